@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import bech32
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.signing import SigningKey, VerifyKey
+
+from pol_abci.client.keys import (
+    AccountKey,
+    InvalidAddress,
+    InvalidCoins,
+    KeyFileError,
+    format_address,
+    format_amount,
+    load_consensus_seed,
+    parse_address,
+    parse_amount,
+)
+from pol_abci.rules.params import MAX_SUPPLY, Address, Amount
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+SHORT_ADDRESS = str(bech32.bech32_encode("pol", bech32.convertbits(bytes(19), 8, 5)))
+
+
+def test_a_saved_key_loads_as_the_same_account(tmp_path: Path) -> None:
+    path = tmp_path / "account.json"
+    key = AccountKey.generate()
+    key.save(path)
+    assert AccountKey.load(path) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_mode_is_0600_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "account.json"
+    before = os.umask(0)
+    try:
+        AccountKey.generate().save(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "account.json"
+    first = AccountKey.generate()
+    first.save(path)
+    with pytest.raises(KeyFileError, match="never overwritten"):
+        AccountKey.generate().save(path)
+    assert AccountKey.load(path) == first
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_a_key_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "account.json"
+    AccountKey.generate().save(path)
+    path.chmod(mode)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        AccountKey.load(path)
+
+
+def write_private(path: Path, content: str | bytes) -> Path:
+    path.touch(mode=0o600)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"type": "other", "version": 1}', b"\xff"]
+)
+def test_a_file_that_is_no_key_is_refused_in_words(tmp_path: Path, content: str | bytes) -> None:
+    with pytest.raises(KeyFileError):
+        AccountKey.load(write_private(tmp_path / "account.json", content))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": "00" * 31}, {"seed": "zz" * 32}, {"seed": None}, {"seed": "00" * 32}]
+)
+def test_a_damaged_key_is_told_apart(tmp_path: Path, change: dict[str, str | None]) -> None:
+    path = tmp_path / "account.json"
+    AccountKey.generate().save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(KeyFileError, match="damaged"):
+        AccountKey.load(path)
+
+
+def test_missing_key_and_missing_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="there is no account key"):
+        AccountKey.load(tmp_path / "account.json")
+    with pytest.raises(KeyFileError, match="No such file or directory"):
+        AccountKey.generate().save(tmp_path / "none" / "account.json")
+
+
+def test_the_seed_is_not_shown() -> None:
+    key = AccountKey(bytes(range(32)))
+    assert key.seed.hex() not in repr(key)
+    assert repr(key.seed) not in repr(key)
+
+
+def test_the_address_is_of_the_public_key_that_signs() -> None:
+    key = AccountKey(bytes(range(32)))
+    signature = key.sign_body("chain", b"body")
+    assert signature != key.sign_body("other", b"body")
+    with pytest.raises(Exception, match="forged"):
+        VerifyKey(key.public_key).verify(b"body", signature)  # not over the bare body
+    assert len(key.address) == 20
+
+
+@given(st.binary(min_size=20, max_size=20))
+def test_addresses_round_trip(raw: bytes) -> None:
+    text = format_address(Address(raw))
+    assert text.startswith("pol1")
+    assert parse_address(text) == raw
+    assert parse_address(text.upper()) == raw
+
+
+def test_bad_addresses_are_refused() -> None:
+    good = format_address(Address(bytes(20)))
+    wrong_letter = good[:-1] + ("q" if good[-1] != "q" else "p")
+    for text in ("", "pol1", wrong_letter, good[:-1], good + "q", "cosmos" + good[3:]):
+        with pytest.raises(InvalidAddress):
+            parse_address(text)
+    with pytest.raises(InvalidAddress, match="begin with 'pol'"):
+        parse_address("a12uel5l")
+    with pytest.raises(InvalidAddress, match="20 bytes"):
+        parse_address(SHORT_ADDRESS)
+
+
+@given(st.integers(min_value=0, max_value=MAX_SUPPLY))
+def test_amounts_round_trip(amount: int) -> None:
+    assert parse_amount(format_amount(Amount(amount))) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("0", 0), ("1", 1_000_000), ("0.000001", 1), ("12.50", 12_500_000), ("007", 7_000_000)],
+)
+def test_amounts_are_read_as_coins(text: str, amount: int) -> None:
+    assert parse_amount(text) == amount
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "1.", ".5", "-1", "+1", "1e3", "1.0000001", "1,5", " 1", "1\n", "٣", "nan"]
+)
+def test_amounts_that_are_not_decimal_coins_are_refused(text: str) -> None:
+    with pytest.raises(InvalidCoins):
+        parse_amount(text)
+
+
+def test_an_amount_above_all_supply_is_refused() -> None:
+    with pytest.raises(InvalidCoins, match="more than can ever exist"):
+        parse_amount("9223372036854.775808")
+
+
+def write_consensus_key(path: Path, value: bytes, kind: str = "tendermint/PrivKeyEd25519") -> Path:
+    content = {"priv_key": {"type": kind, "value": base64.b64encode(value).decode()}}
+    return write_private(path, json.dumps(content))
+
+
+def test_cometbfts_key_is_read(tmp_path: Path) -> None:
+    seed = bytes(range(32))
+    raw = seed + bytes(SigningKey(seed).verify_key)
+    assert load_consensus_seed(write_consensus_key(tmp_path / "key.json", raw)) == seed
+
+
+def test_cometbfts_key_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    with pytest.raises(KeyFileError, match="does not match"):
+        load_consensus_seed(write_consensus_key(path, bytes(64)))
+    with pytest.raises(KeyFileError, match="only ed25519"):
+        load_consensus_seed(write_consensus_key(path, bytes(64), "tendermint/PrivKeySecp256k1"))
