@@ -1,0 +1,1 @@
+"""What consensus is made of: bytes and integers in, bytes and integers out."""
