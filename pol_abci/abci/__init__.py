@@ -1,0 +1,1 @@
+"""The wire between CometBFT and the application: framing, socket server, generated messages."""

@@ -1,0 +1,1 @@
+"""Made from proto/tendermint by proto/generate.py; not edited by hand."""
