@@ -1,0 +1,287 @@
+"""The trees of the authenticated state, protocol section 12.
+
+    app hash                    over the two stores "state" and "weights"
+     + state                    over 65,536 buckets, by the first two bytes of SHA-256(key)
+     |  + bucket                over its entries, sorted by key
+     + weights                  over 64 KiB chunks of the model's bytes
+
+All are RFC 6962 trees whose leaves are CometBFT's `simple:v` pairs, so that its own light client
+verifies them. A block costs 18 hashes for each bucket that it changes, however many accounts
+there are. What proves an entry is in `rules.merkle_proofs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+HASH_BYTES = 32
+BUCKETS = 65_536
+CHUNK_BYTES = 65_536
+STATE_STORE = b"state"
+WEIGHTS_STORE = b"weights"
+
+_PLAIN = b"\x01"
+_LENGTHENED = b"\x02\x00"
+
+
+def hash_leaf(leaf: bytes) -> bytes:
+    """RFC 6962's hash of a leaf; the prefix keeps leaves and inner nodes apart."""
+    return hashlib.sha256(b"\x00" + leaf).digest()
+
+
+def hash_inner(left: bytes, right: bytes) -> bytes:
+    """RFC 6962's hash of an inner node from its children's hashes."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+"""Root of a tree without leaves."""
+
+
+def compute_root_of_hashes(hashes: Sequence[bytes]) -> bytes:
+    """Root over leaves that are hashed already."""
+    if not hashes:
+        return EMPTY_ROOT
+    level = list(hashes)
+    while len(level) > 1:
+        level = _compute_level_above(level)
+    return level[0]
+
+
+def compute_aunts(hashes: Sequence[bytes], index: int) -> list[bytes]:
+    """Siblings on the way from leaf `index` up to the root, over leaves hashed already."""
+    aunts = []
+    level = list(hashes)
+    while len(level) > 1:
+        if index ^ 1 < len(level):
+            aunts.append(level[index ^ 1])
+        level = _compute_level_above(level)
+        index >>= 1
+    return aunts
+
+
+def _compute_level_above(level: list[bytes]) -> list[bytes]:
+    """Pairs hashed; a last one without a partner goes up as it is, which is RFC 6962's shape."""
+    above = [hash_inner(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+    if len(level) % 2:
+        above.append(level[-1])
+    return above
+
+
+def compute_root(leaves: Sequence[bytes]) -> bytes:
+    """Merkle tree hash of RFC 6962 over leaves as bytes; of none, SHA-256 of nothing."""
+    return compute_root_of_hashes([hash_leaf(leaf) for leaf in leaves])
+
+
+def encode_value(payload: bytes) -> bytes:
+    """The form in which a payload is stored and hashed; never 32 bytes long.
+
+    A value of 32 bytes could be taken for the root of a subtree that its writer made up.
+    """
+    stored = _PLAIN + payload
+    return stored if len(stored) != HASH_BYTES else _LENGTHENED + payload
+
+
+def decode_value(stored: bytes) -> bytes:
+    """The payload of a stored value.
+
+    Raises
+    ------
+    ValueError
+        For bytes that `encode_value` never makes.
+    """
+    prefix = _PLAIN if stored[:1] == _PLAIN else _LENGTHENED
+    payload = stored[len(prefix) :]
+    if encode_value(payload) != stored:
+        raise ValueError("not a stored value: it has none of the two prefixes, or the wrong one")
+    return payload
+
+
+def encode_uvarint(number: int) -> bytes:
+    """Little-endian base 128, the highest bit of a byte saying that another follows."""
+    encoded = bytearray()
+    while number >= 0x80:  # noqa: PLR2004  # what seven bits cannot hold
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def compute_leaf(key: bytes, stored: bytes) -> bytes:
+    """The bytes of a `simple:v` leaf: the key and SHA-256 of the stored value."""
+    digest = hashlib.sha256(stored).digest()
+    return b"".join((encode_uvarint(len(key)), key, bytes((HASH_BYTES,)), digest))
+
+
+def bucket_of(key: bytes) -> int:
+    """Which of the 65,536 buckets holds `key`."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:2], "big")
+
+
+def compute_bucket_leaves(entries: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Leaves of a bucket's keys and payloads, which come sorted by key.
+
+    Raises
+    ------
+    ValueError
+        For keys out of order or given twice, a bug of the caller.
+    """
+    leaves = []
+    previous = b""  # no key is empty
+    for key, payload in entries:
+        if key <= previous:
+            raise ValueError("the entries of a bucket must be sorted by key, each key once")
+        previous = key
+        leaves.append(compute_leaf(key, encode_value(payload)))
+    return leaves
+
+
+def compute_bucket_root(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Root of a bucket from its keys and payloads, sorted by key."""
+    return compute_root(compute_bucket_leaves(entries))
+
+
+def compute_chunk_hashes(weights: bytes) -> list[bytes]:
+    """Hashes of the leaves of the `weights` store: 64 KiB chunks, the last one what is left."""
+    view = memoryview(weights)
+    return [
+        hash_leaf(
+            compute_leaf(encode_chunk_key(index), encode_value(bytes(view[start:][:CHUNK_BYTES])))
+        )
+        for index, start in enumerate(range(0, len(view), CHUNK_BYTES))
+    ]
+
+
+def encode_chunk_key(index: int) -> bytes:
+    """Key of a chunk in the `weights` store."""
+    return index.to_bytes(8, "big")
+
+
+def compute_weights_root(weights: bytes) -> bytes:
+    """root(W) of the canonical bytes of a model's weights."""
+    return compute_root_of_hashes(compute_chunk_hashes(weights))
+
+
+def hash_store(name: bytes, root: bytes) -> bytes:
+    """Hash of a store's leaf beneath the app hash. The root is the value as it is."""
+    return hash_leaf(compute_leaf(name, root))
+
+
+def compute_app_hash(state_root: bytes, weights_root: bytes) -> bytes:
+    """What a block header commits to."""
+    return hash_inner(hash_store(STATE_STORE, state_root), hash_store(WEIGHTS_STORE, weights_root))
+
+
+def _hash_bucket(root: bytes) -> bytes:
+    """Hash of a bucket's leaf in the `state` store; its key is empty."""
+    return hash_leaf(compute_leaf(b"", root))
+
+
+@dataclass(frozen=True, slots=True)
+class TreeChange:
+    """The nodes that differ from a `BucketTree` whose root is `base_root`, and the new root."""
+
+    base_root: bytes
+    root: bytes
+    nodes: dict[int, bytes]
+
+
+class BucketTree:
+    """The `state` store's tree over its 65,536 buckets, all nodes in memory (4 MiB).
+
+    Node 1 is the root, the children of node k are 2k and 2k + 1, bucket i is node 65,536 + i.
+    """
+
+    def __init__(self) -> None:
+        """Start with all buckets empty."""
+        levels = [_hash_bucket(EMPTY_ROOT) * BUCKETS]
+        while len(levels[-1]) > HASH_BYTES:
+            below = levels[-1]
+            node = hash_inner(below[:HASH_BYTES], below[:HASH_BYTES])
+            levels.append(node * (len(below) // (2 * HASH_BYTES)))
+        self._nodes = bytearray(HASH_BYTES) + b"".join(reversed(levels))
+
+    @classmethod
+    def from_roots(cls, roots: Mapping[int, bytes]) -> BucketTree:
+        """The tree over the given bucket roots; buckets that are not named are empty."""
+        tree = cls()
+        tree.apply(tree.compute(roots))
+        return tree
+
+    @property
+    def root(self) -> bytes:
+        """Root of the `state` store."""
+        return self._get_node(1)
+
+    def compute(self, changed: Mapping[int, bytes]) -> TreeChange:
+        """What new roots of some buckets would make of this tree, which stays as it is.
+
+        Raises
+        ------
+        ValueError
+            For a bucket that does not exist or a root that is not 32 bytes.
+        """
+        nodes: dict[int, bytes] = {}
+        for index, root in changed.items():
+            if not 0 <= index < BUCKETS or len(root) != HASH_BYTES:
+                raise ValueError("a bucket's index is below 65,536 and its root 32 bytes long")
+            nodes[BUCKETS + index] = _hash_bucket(root)
+        level = sorted(nodes)
+        while level and level[0] > 1:
+            level = list(dict.fromkeys(node >> 1 for node in level))
+            for node in level:
+                left = self._get_node(2 * node, nodes)
+                nodes[node] = hash_inner(left, self._get_node(2 * node + 1, nodes))
+        return TreeChange(base_root=self.root, root=nodes.get(1, self.root), nodes=nodes)
+
+    def apply(self, change: TreeChange) -> TreeChange:
+        """Make a computed change, and give the one that takes it back.
+
+        Raises
+        ------
+        ValueError
+            When the tree is no longer the one that the change was computed from.
+        """
+        if change.base_root != self.root:
+            raise ValueError("this change was computed from another tree")
+        undo = TreeChange(
+            base_root=change.root,
+            root=change.base_root,
+            nodes={node: self._get_node(node) for node in change.nodes},
+        )
+        for node, value in change.nodes.items():
+            self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES] = value
+        return undo
+
+    def prove(self, index: int, change: TreeChange | None = None) -> list[bytes]:
+        """Aunts of bucket `index`, from the leaf up, in this tree or with a change made to it.
+
+        With the change that `apply` gave back, these are the aunts in the previous version.
+
+        Raises
+        ------
+        ValueError
+            For a bucket that does not exist, or a change that was computed from another tree.
+        """
+        if not 0 <= index < BUCKETS:
+            raise ValueError("a bucket's index is below 65,536")
+        if change is not None and change.base_root != self.root:
+            raise ValueError("this change was computed from another tree")
+        nodes = change.nodes if change else {}
+        aunts = []
+        node = BUCKETS + index
+        while node > 1:
+            aunts.append(self._get_node(node ^ 1, nodes))
+            node >>= 1
+        return aunts
+
+    def _get_node(self, node: int, nodes: Mapping[int, bytes] | None = None) -> bytes:
+        """Hash of a node, from `nodes` where it is there."""
+        if nodes and node in nodes:
+            return nodes[node]
+        return bytes(self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES])
