@@ -1,0 +1,109 @@
+# The doors of this repository; `make help` lists them.
+# Everything is installed into .venv of this checkout, from the exact versions of constraints.txt.
+# uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format proto constraints vectors clean check-proto cometbft
+
+GENERATIONS ?= 40
+DIR ?= chain
+# A recipe reads these from its environment: a folder's name may hold spaces.
+export GENERATIONS DIR
+
+UV_VERSION := 0.13.9
+PYTHON_CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
+BIN := .venv/bin
+LINTED := pol_abci proto tests $(wildcard benchmarks)
+GENERATED := pol_abci/rules/generated pol_abci/abci/generated
+
+# What is installed depends on these files, and an editable install on where the checkout lies.
+DIGEST := $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' -)
+USER_STAMP := .venv/installed-$(DIGEST)
+DEV_STAMP := .venv/installed-dev-$(DIGEST)
+RUN_STAMP := $(or $(wildcard $(DEV_STAMP)),$(USER_STAMP))
+
+# Certificates as the machine has them, and the index that pip is told to use, for uv too.
+export UV_SYSTEM_CERTS ?= true
+export UV_HTTP_TIMEOUT ?= 300
+PIP_INDEX = $(BIN)/python -m pip config list | sed -n "s/^[a-z:.]*\.index-url='\(.*\)'$$/\1/p" | tail -n 1
+
+help: ## list what make can do here
+	@echo "make run [GENERATIONS=40] [DIR=chain]   watch a chain train a network; go on where it was"
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile \
+		| awk -F '|' '$$1 != "make run" { printf "%-39s %s\n", $$1, $$2 }'
+
+run: $(RUN_STAMP) cometbft ## watch a chain train a network
+	@$(BIN)/python -m pol_abci.cli up --home "$$DIR" --generations "$$GENERATIONS"
+
+test: $(DEV_STAMP) lint check-proto cometbft ## lint, and run every test, the ones with a real CometBFT included
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP) ## check style, types and import rules
+	$(BIN)/python -m ruff check $(LINTED)
+	$(BIN)/python -m ruff format --check $(LINTED)
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+format: $(DEV_STAMP) ## rewrite the sources in the project's style
+	$(BIN)/python -m ruff check --fix --exit-zero --quiet $(LINTED)
+	$(BIN)/python -m ruff format $(LINTED)
+
+proto: $(DEV_STAMP) ## compile proto/ into the generated packages
+	$(BIN)/python proto/generate.py
+
+vectors: $(DEV_STAMP) ## make the test vectors of tests/vectors anew
+	$(BIN)/python tests/vectors/generate.py
+
+constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
+	@{ echo "# Exact versions of everything that an install of pol-abci with its development tools brings. Regenerate: make constraints."; \
+	  $(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url \
+	    --python-version 3.11 --extra dev pyproject.toml; } > .venv/constraints.txt
+	@mv .venv/constraints.txt constraints.txt
+
+clean: ## remove .venv and what tools left behind; chains are kept
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find pol_abci tests proto benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check-proto: $(DEV_STAMP)
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(BIN)/python proto/generate.py "$$fresh" && \
+	for package in $(GENERATED); do \
+		diff -r -x __pycache__ "$$package" "$$fresh/$$package" || { \
+			echo "$$package is not what proto/ compiles to; run: make proto" >&2; exit 1; }; \
+	done
+
+cometbft: $(RUN_STAMP)
+	@$(BIN)/python -m pol_abci.node.binary
+
+# A Python of 3.11 or newer makes the environment; its pip brings uv, which installs all else.
+$(BIN)/uv:
+	@for python in $(PYTHON_CANDIDATES); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			recent=$$python; \
+			if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then chosen=$$python; break; fi; \
+		fi; \
+	done; \
+	if [ -z "$$chosen" ] && [ -n "$$recent" ]; then \
+		echo "$$recent cannot make virtual environments; install its venv package" \
+			"(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
+	elif [ -z "$$chosen" ]; then \
+		echo "no Python 3.11 or newer here (tried: $(PYTHON_CANDIDATES));" \
+			"install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$("$$chosen" --version)."; \
+	"$$chosen" -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(USER_STAMP): EXTRAS :=
+$(DEV_STAMP): EXTRAS := [dev]
+$(USER_STAMP) $(DEV_STAMP): | $(BIN)/uv
+	@$(BIN)/python -c '' || { echo ".venv has lost its Python; run: make clean" >&2; exit 1; }
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || { \
+		echo "Installing PyTorch and the rest into .venv: the first time on a machine this is"; \
+		echo "a download of gigabytes (5.6 GB on disk); later checkouts link what is cached."; }
+	@index=$${UV_DEFAULT_INDEX:-$$($(PIP_INDEX))}; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -b constraints.txt \
+		-e '.$(EXTRAS)'
+	@rm -f .venv/installed-*
+	@touch $@
