@@ -1,0 +1,63 @@
+"""Directed Guiding Gradients: what a step must have done to the weights; protocol section 5.
+
+A requirement is a weight and the direction that it must have moved in. Which ones they are was
+open until the step before was done, so that only doing the steps finds a ticket that meets many.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pol_abci.rules.params import MAX_DRAWS, SCORE_UNIT
+from pol_abci.rules.seed import Stream, hash_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pol_abci.rules.params import Address
+
+_FRACTION_BYTES = 2
+"""Of a score: what lies below a whole requirement, 1/65,536 each."""
+
+
+def iterate_requirements(
+    seed: bytes,
+    address: Address,
+    nonce: int,
+    step: int,
+    probe_before: bytes,
+    weight_count: int,
+) -> Iterator[tuple[int, int]]:
+    """R_t: pairs of a weight's index and +1 (must increase) or -1 (must decrease).
+
+    `probe_before` is probe_{t-1}; `weight_count` counts the learnable values, which the index
+    runs over in canonical order. Weights drawn before are passed over. Ends after 4,096 draws,
+    repeats included.
+    """
+    stream = Stream("requirements", seed, address, nonce, step, probe_before)
+    drawn: set[int] = set()
+    for _ in range(MAX_DRAWS):
+        index, is_decrease = divmod(stream.uniform(2 * weight_count), 2)
+        if index not in drawn:
+            drawn.add(index)
+            yield index, -1 if is_decrease else 1
+
+
+def compute_score(
+    requirements: Iterable[tuple[int, int]], get_move: Callable[[int], int], probe: bytes
+) -> int:
+    """Score of a ticket in 1/65,536 bit.
+
+    Counts the requirements met up to the first one broken, and adds a fraction below 1 that
+    `probe` (probe_t) draws. `get_move(index)` is +1, -1 or 0 for a weight that increased,
+    decreased or stood still in step t; those that stood still are passed over.
+    """
+    met = 0
+    for index, direction in requirements:
+        move = get_move(index)
+        if move == -direction:
+            break
+        if move == direction:
+            met += 1
+    fraction = hash_fields("fraction", probe)[:_FRACTION_BYTES]
+    return SCORE_UNIT * met + int.from_bytes(fraction, "big")
