@@ -5,6 +5,7 @@ Invalid input is data, never a fault: these are raised for it and nothing else, 
 
     PolError
      + GenesisError
+     + MalformedRecord    in what was stored, or told by a peer
      + InvalidTx          code, in CheckTx; every failure is code 1 in FinalizeBlock
         + MalformedTx, OversizeTx, InvalidSignature, ...
 """
@@ -20,6 +21,10 @@ class PolError(Exception):
 
 class GenesisError(PolError):
     """A genesis that cannot start a chain, or not this node's chain."""
+
+
+class MalformedRecord(PolError):
+    """Bytes that are no record of the state: a damaged store, or a peer's lie."""
 
 
 CODE_OK = 0
@@ -137,7 +142,7 @@ class SecondProof(InvalidTx):
 
 
 class ProofRefused(InvalidTx):
-    """This node will not walk it now: its queue is full, or the address has been false."""
+    """The node will not walk it now: its queue is full, or the address has been false."""
 
     code = 30
 
