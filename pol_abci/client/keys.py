@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import bech32
 from nacl.signing import SigningKey
 
+from pol_abci.rules.address import ADDRESS_BYTES, compute_address
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.params import MAX_SUPPLY, Address, Amount
-from pol_abci.rules.signing import compute_address, sign_body
+from pol_abci.rules.signing import sign_body
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESS_PREFIX = "pol"
-ADDRESS_BYTES = 20
 SEED_BYTES = 32
 COIN_DECIMALS = 6
 COIN = 10**COIN_DECIMALS

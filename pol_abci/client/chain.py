@@ -1,0 +1,177 @@
+"""What a node tells of its chain without proof: where it stands, and its generations.
+
+For people and for the miner, which believes none of it without redoing the walks or asking for
+proofs (`client.light`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pol_abci.client.rpc import RpcError, UnexpectedAnswer
+from pol_abci.rules.codec import GenerationRecord
+from pol_abci.rules.errors import CODE_OK, MalformedRecord
+
+if TYPE_CHECKING:
+    from pol_abci.client.rpc import QueryAnswer, RpcClient
+
+STATUS_PATH = "/status"
+HISTORY_PATH = "/history"
+HISTORY_LIMIT = 200
+"""Generations in one answer, at most."""
+
+_LENGTH_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierStatus:
+    """The node's verifier: counts since it started, and its speed in steps per second."""
+
+    alive: bool
+    queued: int
+    walking: int
+    walked: int
+    false: int
+    steps_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketsStatus:
+    """True tickets that the node keeps for the head; `best_*` None when there are none."""
+
+    kept: int
+    best_score: int | None
+    best_good_time_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Of the model of `generation`: `correct` of the `size` images of the test set."""
+
+    generation: int
+    correct: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainStatus:
+    """The application's view of the chain. Difficulties in 1/65,536 bit.
+
+    `standstill` says why no generation can come at present, or None.
+    """
+
+    chain_id: str
+    height: int
+    time_ms: int
+    generation: int
+    seed: bytes
+    weights_root: bytes
+    head_time_ms: int
+    head_difficulty: int
+    difficulty_now: int
+    target_interval_ms: int
+    standstill: str | None
+    verifier: VerifierStatus
+    tickets: TicketsStatus
+    accuracy: Accuracy | None
+    size_all: int
+
+
+async def get_chain_status(rpc: RpcClient) -> ChainStatus:
+    """Ask the application where the chain stands.
+
+    Raises
+    ------
+    RpcError, NodeUnreachable
+        When it does not say.
+    """
+    answer = await rpc.abci_query(STATUS_PATH, b"")
+    check_answer(rpc, STATUS_PATH, answer)
+    try:
+        return _parse_status(json.loads(answer.value))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnexpectedAnswer(
+            f"the application behind {rpc.url} is not a pol-abci of this version: "
+            f"its {STATUS_PATH} cannot be read ({error})"
+        ) from error
+
+
+async def get_history(rpc: RpcClient, first: int) -> tuple[GenerationRecord, ...]:
+    """Return records from generation `first` on, in order, at most `HISTORY_LIMIT`.
+
+    Empty when the node has none there: not reached yet, or it joined later.
+
+    Raises
+    ------
+    RpcError, NodeUnreachable
+        When it does not say, or the answer is none.
+    """
+    answer = await rpc.abci_query(HISTORY_PATH, first.to_bytes(8, "big"))
+    check_answer(rpc, HISTORY_PATH, answer)
+    try:
+        return tuple(GenerationRecord.decode(record) for record in _split(answer.value))
+    except MalformedRecord as error:
+        raise UnexpectedAnswer(f"{rpc.url} sent a history that cannot be read: {error}") from error
+
+
+def check_answer(rpc: RpcClient, path: str, answer: QueryAnswer) -> None:
+    """Raise `RpcError` with the application's own words when it refused a query."""
+    if answer.code != CODE_OK:
+        raise RpcError(f"the application behind {rpc.url} refused {path}: {answer.log}")
+
+
+def _split(content: bytes) -> list[bytes]:
+    """Cut `u32 length ‖ record` repeated."""
+    records = []
+    position = 0
+    while position < len(content):
+        start = position + _LENGTH_BYTES
+        position = start + int.from_bytes(content[start - _LENGTH_BYTES : start], "big")
+        if position > len(content):
+            raise MalformedRecord("a record is cut off")
+        records.append(content[start:position])
+    return records
+
+
+def _parse_status(content: Any) -> ChainStatus:
+    verifier, tickets, accuracy = content["verifier"], content["tickets"], content["accuracy"]
+    return ChainStatus(
+        chain_id=str(content["chain_id"]),
+        height=int(content["height"]),
+        time_ms=int(content["time_ms"]),
+        generation=int(content["generation"]),
+        seed=bytes.fromhex(content["seed"]),
+        weights_root=bytes.fromhex(content["weights_root"]),
+        head_time_ms=int(content["head_time_ms"]),
+        head_difficulty=int(content["head_difficulty"]),
+        difficulty_now=int(content["difficulty_now"]),
+        target_interval_ms=int(content["target_interval_ms"]),
+        standstill=content["standstill"],
+        verifier=VerifierStatus(
+            alive=bool(verifier["alive"]),
+            queued=int(verifier["queued"]),
+            walking=int(verifier["walking"]),
+            walked=int(verifier["walked"]),
+            false=int(verifier["false"]),
+            steps_per_second=float(verifier["steps_per_second"]),
+        ),
+        tickets=TicketsStatus(
+            kept=int(tickets["kept"]),
+            best_score=_optional_integer(tickets["best_score"]),
+            best_good_time_ms=_optional_integer(tickets["best_good_time_ms"]),
+        ),
+        accuracy=None
+        if accuracy is None
+        else Accuracy(
+            generation=int(accuracy["generation"]),
+            correct=int(accuracy["correct"]),
+            size=int(accuracy["size"]),
+        ),
+        size_all=int(content["size_all"]),
+    )
+
+
+def _optional_integer(value: Any) -> int | None:
+    return None if value is None else int(value)

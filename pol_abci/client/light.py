@@ -1,0 +1,166 @@
+"""Reads that the node proves: every answer is checked against a header's app hash.
+
+The app hash of height h stands in the header of h + 1, so the newest state that can be proven is
+the one before the newest header (protocol section 12). The application keeps the newest version
+and the one before; a block that comes between two questions can make the asked height too old,
+which is why a read is tried again at a newer one.
+
+The headers themselves are taken from the node on trust: their commits are not checked, which is
+what `cometbft light` in front of a foreign node is for. A proof still ties state and weights to
+one and the same header, and lets nothing be damaged on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pol_abci.client.chain import check_answer
+from pol_abci.client.rpc import RpcError
+from pol_abci.rules import keys
+from pol_abci.rules.codec import Account, Head
+from pol_abci.rules.errors import CODE_OK, MalformedRecord, PolError
+from pol_abci.rules.merkle import (
+    CHUNK_BYTES,
+    STATE_STORE,
+    WEIGHTS_STORE,
+    compute_weights_root,
+    decode_value,
+    encode_chunk_key,
+)
+from pol_abci.rules.merkle_proofs import InvalidProof, verify_chunk, verify_state
+
+if TYPE_CHECKING:
+    from pol_abci.client.rpc import BlockHeader, QueryAnswer, RpcClient
+    from pol_abci.rules.params import Address
+
+RecordType = TypeVar("RecordType", Head, Account)
+
+ATTEMPTS = 5
+"""Reads of one value before giving up: each loses a race against a new block."""
+
+
+FIRST_PROVING_HEIGHT = 2
+"""Header 1 commits to genesis, which no height that can be asked for stands for."""
+
+
+class ChainNotBegun(PolError):
+    """No header commits to any state yet; wait for the chain's second block."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenValue:
+    """A payload, None when provenly absent, as of `height`."""
+
+    payload: bytes | None
+    height: int
+
+
+class LightClient:
+    """Verified reads over one node's RPC."""
+
+    def __init__(self, rpc: RpcClient, chain_id: str) -> None:
+        self._rpc = rpc
+        self._chain_id = chain_id
+
+    async def get_state(self, key: bytes) -> ProvenValue:
+        """Read the value under a state key, or its absence.
+
+        Raises
+        ------
+        InvalidProof
+            The node's answer does not follow from its own header.
+        ChainNotBegun, RpcError, NodeUnreachable
+            It cannot be asked now.
+        """
+        answer, header = await self._ask(STATE_STORE, key)
+        payload = _decode(answer.value) if answer.value else None
+        verify_state(answer.ops, header.app_hash, key, payload)
+        return ProvenValue(payload, header.height - 1)
+
+    async def get_head(self) -> Head:
+        """Read the newest provable head, at most one block old; errors as `get_state`."""
+        payload = (await self.get_state(keys.head())).payload
+        if payload is None:
+            raise InvalidProof(f"the state behind {self._rpc.url} has no head: not this protocol")
+        return _decode_record(Head, payload)
+
+    async def get_account(self, address: Address) -> Account | None:
+        """Read an account, None for one that nothing ever reached; errors as `get_state`."""
+        payload = (await self.get_state(keys.account(address))).payload
+        return None if payload is None else _decode_record(Account, payload)
+
+    async def get_weights(self, root: bytes, size_bytes: int) -> bytes | None:
+        """Download a head's weights by chunks, each proven, and hold the whole against `root`.
+
+        Returns
+        -------
+        bytes
+            `size_bytes` of weights; None when the chain moved to another head meanwhile: read the
+            head again.
+
+        Raises
+        ------
+        InvalidProof
+            A chunk does not follow from its header, or has a wrong length.
+        ChainNotBegun, RpcError, NodeUnreachable
+            It cannot be asked now.
+        """
+        chunks = []
+        for start in range(0, size_bytes, CHUNK_BYTES):
+            index = start // CHUNK_BYTES
+            answer, header = await self._ask(WEIGHTS_STORE, encode_chunk_key(index))
+            chunk = _decode(answer.value)
+            verify_chunk(answer.ops, header.app_hash, index, chunk)
+            expected = min(CHUNK_BYTES, size_bytes - start)
+            if len(chunk) != expected:
+                raise InvalidProof(
+                    f"chunk {index} of the weights has {len(chunk)} bytes, not {expected}: "
+                    f"the node's chain trains another model"
+                )
+            chunks.append(chunk)
+        weights = b"".join(chunks)
+        return weights if compute_weights_root(weights) == root else None
+
+    async def _ask(self, store: bytes, key: bytes) -> tuple[QueryAnswer, BlockHeader]:
+        """Ask for a value at the newest provable height; also that height's proving header."""
+        path = f"/store/{store.decode()}/key"
+        for attempt in range(ATTEMPTS):
+            latest = (await self._rpc.status()).latest_height
+            header = await self._get_header(latest)
+            answer = await self._rpc.abci_query(path, key, height=latest - 1, prove=True)
+            is_last = attempt == ATTEMPTS - 1
+            if answer.code == CODE_OK or is_last:
+                check_answer(self._rpc, path, answer)
+                break
+        if answer.height != header.height - 1:
+            raise InvalidProof(
+                f"asked for height {header.height - 1}, {self._rpc.url} "
+                f"answered for height {answer.height}"
+            )
+        return answer, header
+
+    async def _get_header(self, height: int) -> BlockHeader:
+        if height < FIRST_PROVING_HEIGHT:
+            raise ChainNotBegun(f"the chain behind {self._rpc.url} has not begun: no block yet")
+        header = await self._rpc.commit(height)
+        if header.chain_id != self._chain_id or header.height != height:
+            raise RpcError(
+                f"{self._rpc.url} gave a header of {header.chain_id} at {header.height}, "
+                f"asked for {self._chain_id} at {height}"
+            )
+        return header
+
+
+def _decode(stored: bytes) -> bytes:
+    try:
+        return decode_value(stored)
+    except ValueError as error:
+        raise InvalidProof(f"the value is not as the state stores any: {error}") from error
+
+
+def _decode_record(kind: type[RecordType], payload: bytes) -> RecordType:
+    try:
+        return kind.decode(payload)
+    except MalformedRecord as error:
+        raise InvalidProof(f"the proven value is not of this protocol: {error}") from error
