@@ -193,7 +193,7 @@ def _isolate_go(folder: Path) -> dict[str, str]:
         "GOMODCACHE": str(folder / "gopath" / "pkg" / "mod"),
         "GOCACHE": str(folder / "gocache"),
         "GOTMPDIR": str(folder),
-        "GOTELEMETRY": "off",
+        "XDG_CONFIG_HOME": str(folder),  # its telemetry counters
         "GOFLAGS": "-modcacherw",  # else its module cache is read-only and can't be removed
     }
 

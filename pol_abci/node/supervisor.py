@@ -1,0 +1,348 @@
+"""Run a node's processes: start in order, restart on any exit, stop in order, outlive none.
+
+Each child is a session of its own, so Ctrl-C in the terminal reaches the supervisor alone and the
+children are stopped one after the other. A child that exits is started again, whatever its exit
+code (CometBFT leaves with 0 when its app is gone), after a pause that doubles. One that keeps
+exiting without progress ends everything, with the end of its log in the error's words.
+`pol_abci.node.guard` ends the children when the supervisor is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Self
+from urllib.parse import urlsplit
+
+from pol_abci.node.guard import signal_group
+from pol_abci.rules.errors import PolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from io import TextIOWrapper
+    from pathlib import Path
+    from types import TracebackType
+
+MAX_FAILURES = 5
+"""Exits of one child without progress in between that end everything."""
+SETTLED_S = 30.0
+"""A child that ran so long has made progress, whether or not anyone noted it."""
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 5.0
+GRACE_S = 10.0
+"""From SIGTERM to SIGKILL."""
+MAX_LOG_BYTES = 32 * 1024 * 1024
+"""A log longer than this is set aside as `.1` when its child starts."""
+MAX_LINE_BYTES = 1024 * 1024
+LOCK_FILE = "up.lock"
+LOGS_FOLDER = "logs"
+
+_TAIL_LINES = 12
+_TAIL_BYTES = 16_384
+
+ChildState = Literal["starting", "running", "restarting", "stopped"]
+
+
+class HomeInUse(PolError):
+    """Another supervisor runs on this home."""
+
+
+class PortInUse(PolError):
+    """A port that a child would listen on is taken."""
+
+
+class ChildFailed(PolError):
+    """A child could not be started, or kept exiting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildCommand:
+    """What to start. `on_line` gets each line of its stdout, which else goes to its log."""
+
+    name: str
+    arguments: tuple[str, ...]
+    on_line: Callable[[str], None] | None = None
+    niceness: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Child:
+    """A supervised process as it stands: for people and for the supervisor's own bookkeeping."""
+
+    command: ChildCommand
+    state: ChildState = "starting"
+    pid: int | None = None
+    restarts: int = 0
+    failures: int = 0  # exits since the last progress
+    started_s: float = 0.0  # of time.monotonic()
+    log_start: int = 0  # where in its log this run begins
+    is_stopping: bool = False
+    process: asyncio.subprocess.Process | None = None
+    stdout: asyncio.StreamReader | None = None
+
+
+class Supervisor:
+    """Keeps `children` running inside `home` between `async with` and its end.
+
+    They start in the given order with `home` as working directory and stop in the reverse order.
+
+    Raises
+    ------
+    HomeInUse
+        On entry, when another supervisor holds this home.
+    ChildFailed
+        On entry, when a child's program cannot be started.
+    """
+
+    def __init__(
+        self, home: Path, children: Sequence[ChildCommand], *, grace_s: float = GRACE_S
+    ) -> None:
+        self._home = home
+        self._grace_s = grace_s
+        self._resources = contextlib.ExitStack()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._guard: asyncio.subprocess.Process | None = None
+        self.children = {command.name: Child(command) for command in children}
+
+    async def __aenter__(self) -> Self:
+        """Lock the home and start the children."""
+        self._resources.enter_context(_lock_home(self._home))
+        (self._home / LOGS_FOLDER).mkdir(exist_ok=True)
+        try:
+            self._guard = await _start_guard()
+            for child in self.children.values():
+                await self._start(child)
+                self._tasks[child.command.name] = asyncio.create_task(self._keep(child))
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the children, newest first, and unlock the home."""
+        # A second Ctrl-C must not leave children behind: what has begun to stop is stopped.
+        stopping = asyncio.ensure_future(self._stop())
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            await stopping
+            raise
+
+    async def wait_failed(self) -> None:
+        """Wait until a child has failed for good, then raise its `ChildFailed`."""
+        done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def note_progress(self, *names: str) -> None:
+        """Forget the exits of these children: what they are for goes on."""
+        for name in names:
+            self.children[name].failures = 0
+
+    async def _keep(self, child: Child) -> None:
+        """Restart a child until it is to stop, or has failed too often."""
+        while True:
+            assert child.process is not None
+            code = await self._watch(child, child.process)
+            if child.is_stopping:
+                return
+            if time.monotonic() - child.started_s >= SETTLED_S:
+                child.failures = 0
+            child.failures += 1
+            if child.failures >= MAX_FAILURES:
+                child.state = "stopped"
+                raise ChildFailed(self._describe_failure(child, code))
+            child.state = "restarting"
+            await asyncio.sleep(min(FIRST_PAUSE_S * 2 ** (child.failures - 1), LONGEST_PAUSE_S))
+            child.restarts += 1
+            await self._start(child)
+
+    async def _watch(self, child: Child, process: asyncio.subprocess.Process) -> int:
+        """Hand on a process's lines until it exits; return its exit code."""
+        async with asyncio.TaskGroup() as tasks:
+            if child.stdout is not None:
+                tasks.create_task(_hand_on_lines(child.stdout, child.command.on_line))
+            code = await process.wait()
+            # What it left behind goes too; the group's last writer gone, its stdout ends.
+            signal_group(process.pid, signal.SIGKILL)
+        self._tell_guard(f"-{process.pid}")
+        child.pid = child.process = child.stdout = None
+        return code
+
+    async def _start(self, child: Child) -> None:
+        """Start a child's process in a session of its own."""
+        command = child.command
+        log_path = self._home / LOGS_FOLDER / f"{command.name}.log"
+        with contextlib.ExitStack() as ends, _open_log(log_path) as log:
+            child.log_start = log.tell()
+            stdout: int | TextIOWrapper = log
+            if command.on_line is not None:
+                # Not asyncio's own pipe: there an exit is known only when the pipe has ended.
+                reading, stdout = os.pipe()
+                ends.callback(os.close, stdout)
+                child.stdout = await _open_reader(reading)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command.arguments,
+                    cwd=self._home,
+                    env={**os.environ, **command.environment},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ChildFailed(
+                    f"cannot start {command.name} ({command.arguments[0]}): {error.strerror}"
+                ) from error
+        self._tell_guard(f"+{process.pid}")
+        if command.niceness:
+            with contextlib.suppress(ProcessLookupError):  # already gone: seen by _watch
+                os.setpriority(os.PRIO_PROCESS, process.pid, command.niceness)
+        child.process, child.pid = process, process.pid
+        child.started_s = time.monotonic()
+        child.state = "running"
+
+    async def _stop(self) -> None:
+        """Stop all children, the last started first, then the guard."""
+        for child in reversed(self.children.values()):
+            await self._stop_child(child)
+        if self._guard is not None:
+            assert self._guard.stdin is not None
+            self._guard.stdin.close()
+            await self._guard.wait()
+        self._resources.close()
+        for task in self._tasks.values():
+            fault = None if task.cancelled() else task.exception()
+            if fault is not None and not isinstance(fault, ChildFailed):
+                raise fault  # a bug, in on_line or here
+
+    async def _stop_child(self, child: Child) -> None:
+        """Ask a child to end, and end it when it does not."""
+        child.is_stopping = True
+        task = self._tasks.get(child.command.name)
+        if task is None:
+            child.state = "stopped"
+            return
+        process = child.process
+        if process is None:
+            task.cancel()  # in its pause, or failed for good
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                async with asyncio.timeout(self._grace_s):
+                    await process.wait()
+            except TimeoutError:
+                signal_group(process.pid, signal.SIGKILL)
+                await process.wait()
+        await asyncio.wait({task})
+        child.state = "stopped"
+
+    def _tell_guard(self, line: str) -> None:
+        """Write a line to the guard."""
+        assert self._guard is not None
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(f"{line}\n".encode())
+
+    def _describe_failure(self, child: Child, code: int) -> str:
+        """Say which child failed, how, and what it wrote last."""
+        name = child.command.name
+        log_path = self._home / LOGS_FOLDER / f"{name}.log"
+        with log_path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(child.log_start, size - _TAIL_BYTES))
+            text = log.read().decode(errors="replace")
+        tail = "\n".join(text.splitlines()[-_TAIL_LINES:]) or "(nothing)"
+        return (
+            f"{name} ended {child.failures} times in a row, at last {_describe_exit(code)}. "
+            f"The end of {log_path}:\n{tail}"
+        )
+
+
+def check_port(address: str, flag: str) -> None:
+    """Raise `PortInUse`, naming `flag`, when `address` (`tcp://host:port`) is taken."""
+    parts = urlsplit(address)
+    host, port = parts.hostname or "0.0.0.0", parts.port or 0  # noqa: S104 (what CometBFT takes an empty host for)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUse(
+                f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it, "
+                f"or choose another port with {flag}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _lock_home(home: Path) -> Iterator[None]:
+    """Hold the home's lock; the kernel lets it go when this process ends in any way."""
+    with (home / LOCK_FILE).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HomeInUse(
+                f"{home} is in use: another `pol-abci up` runs on it; "
+                f"stop that one, or choose another folder with --home"
+            ) from error
+        yield
+
+
+async def _open_reader(pipe: int) -> asyncio.StreamReader:
+    """Read from a pipe's end with asyncio, which closes it when the pipe has ended."""
+    reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(pipe, "rb", 0))
+    return reader
+
+
+async def _hand_on_lines(
+    reader: asyncio.StreamReader, on_line: Callable[[str], None] | None
+) -> None:
+    """Give each line to `on_line`, without its end."""
+    assert on_line is not None
+    async for line in reader:
+        on_line(line.decode(errors="replace").rstrip("\r\n"))
+
+
+async def _start_guard() -> asyncio.subprocess.Process:
+    """Start the process that ends the children when this one is gone."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "pol_abci.node.guard",
+        stdin=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _open_log(path: Path) -> TextIOWrapper:
+    """Open a child's log to append to, setting a long one aside, and mark a start in it."""
+    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+        path.replace(path.with_name(path.name + ".1"))
+    log = path.open("a", encoding="utf-8")
+    log.write(f"=== started {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
+    log.flush()
+    return log
+
+
+def _describe_exit(code: int) -> str:
+    """Say an exit code as people do."""
+    if code >= 0:
+        return f"with exit code {code}"
+    return f"killed by {signal.Signals(-code).name}"

@@ -1,0 +1,237 @@
+"""The supervisor, with real small processes: order, restarts, ends, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pol_abci.node.supervisor import (
+    MAX_FAILURES,
+    ChildCommand,
+    ChildFailed,
+    HomeInUse,
+    PortInUse,
+    Supervisor,
+    check_port,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DEADLINE_S = 60.0
+SLEEP = "import time; time.sleep(600)"
+
+
+def python_child(
+    name: str, program: str, on_line: Callable[[str], None] | None = None
+) -> ChildCommand:
+    return ChildCommand(
+        name=name, arguments=(sys.executable, "-c", textwrap.dedent(program)), on_line=on_line
+    )
+
+
+async def wait_until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not is_so():  # noqa: ASYNC110 (what is waited for lies in other processes)
+            await asyncio.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 (a kernel's file)
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> None:
+    program = """
+        import os, signal, sys, time
+        def end(*_):
+            print(os.getcwd(), "ends", flush=True)
+            with open("order", "a") as order:
+                order.write(sys.argv[1] + " ")
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, end)
+        print("ready", flush=True)
+        time.sleep(600)
+    """
+    lines: dict[str, list[str]] = {"app": [], "miner": []}
+    children = [
+        ChildCommand(
+            name=name,
+            arguments=(sys.executable, "-c", textwrap.dedent(program), name),
+            on_line=lines[name].append,
+        )
+        for name in lines
+    ]
+    async with Supervisor(tmp_path, children) as supervisor:
+        await wait_until(lambda: all(lines.values()))
+        states = [child.state for child in supervisor.children.values()]
+        assert states == ["running", "running"]
+    assert (tmp_path / "order").read_text() == "miner app "
+    assert lines["app"] == ["ready", f"{tmp_path} ends"]
+    assert [child.state for child in supervisor.children.values()] == ["stopped", "stopped"]
+
+
+async def test_a_child_that_exits_with_0_is_started_again(tmp_path: Path) -> None:
+    program = """
+        import os, time
+        with open("starts", "a") as starts:
+            starts.write("x")
+        if os.path.getsize("starts") < 3:
+            raise SystemExit(0)
+        print("stays", flush=True)
+        time.sleep(600)
+    """
+    lines: list[str] = []
+    async with Supervisor(tmp_path, [python_child("app", program, lines.append)]) as supervisor:
+        await wait_until(lambda: lines == ["stays"])
+        assert supervisor.children["app"].restarts == 2
+
+
+async def test_a_killed_child_is_started_again_and_its_children_are_ended(tmp_path: Path) -> None:
+    program = """
+        import subprocess, sys, time
+        grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        print(grandchild.pid, flush=True)
+        time.sleep(600)
+    """
+    lines: list[str] = []
+    async with Supervisor(tmp_path, [python_child("app", program, lines.append)]) as supervisor:
+        await wait_until(lambda: len(lines) == 1)
+        pid = supervisor.children["app"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        # The grandchild holds the same stdout open: the exit is noticed all the same.
+        await wait_until(lambda: len(lines) == 2)
+        await wait_until(lambda: not is_running(int(lines[0])))
+    assert not is_running(int(lines[1]))
+
+
+async def test_a_child_that_keeps_failing_ends_everything_with_its_last_words(
+    tmp_path: Path,
+) -> None:
+    program = 'raise SystemExit("the dataset is missing")'
+    children = [python_child("app", SLEEP), python_child("miner", program)]
+    async with Supervisor(tmp_path, children) as supervisor:
+        other = supervisor.children["app"].pid
+        with pytest.raises(ChildFailed) as failure:
+            await supervisor.wait_failed()
+    assert f"miner ended {MAX_FAILURES} times in a row, at last with exit code 1" in str(
+        failure.value
+    )
+    assert str(failure.value).count("the dataset is missing") == 1  # of its last run alone
+    assert str(tmp_path / "logs" / "miner.log") in str(failure.value)
+    assert other is not None
+    assert not is_running(other)
+
+
+async def test_progress_forgives_failures(tmp_path: Path) -> None:
+    lines: list[str] = []
+    child = python_child("app", 'print("up", flush=True); raise SystemExit(1)', lines.append)
+    async with Supervisor(tmp_path, [child]) as supervisor:
+        failed = asyncio.create_task(supervisor.wait_failed())
+        while len(lines) < 2 * MAX_FAILURES:
+            supervisor.note_progress("app")
+            await asyncio.sleep(0.01)
+        assert not failed.done()
+        failed.cancel()
+
+
+async def test_a_program_that_does_not_exist_is_said_and_nothing_stays(tmp_path: Path) -> None:
+    absent = ChildCommand(name="cometbft", arguments=("/no/such/program",))
+    supervisor = Supervisor(tmp_path, [python_child("app", SLEEP), absent])
+    with pytest.raises(ChildFailed, match="cannot start cometbft"):
+        await supervisor.__aenter__()
+    assert supervisor.children["app"].state == "stopped"
+    async with Supervisor(tmp_path, []):
+        pass  # the home is free again
+
+
+async def test_a_child_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+    program = """
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("deaf", flush=True)
+        time.sleep(600)
+    """
+    lines: list[str] = []
+    child = python_child("app", program, lines.append)
+    async with Supervisor(tmp_path, [child], grace_s=0.2) as supervisor:
+        await wait_until(lambda: lines == ["deaf"])
+        pid = supervisor.children["app"].pid
+    assert pid is not None
+    assert not is_running(pid)
+
+
+async def test_a_home_has_one_supervisor(tmp_path: Path) -> None:
+    async with Supervisor(tmp_path, []):
+        with pytest.raises(HomeInUse, match="another `pol-abci up` runs on it"):
+            await Supervisor(tmp_path, []).__aenter__()
+
+
+async def test_a_fault_in_a_line_s_reader_is_not_swallowed(tmp_path: Path) -> None:
+    def fail(line: str) -> None:
+        raise ValueError(line)
+
+    with pytest.raises(ExceptionGroup) as failure:
+        async with Supervisor(
+            tmp_path, [python_child("miner", f"print('line', flush=True); {SLEEP}", fail)]
+        ) as supervisor:
+            await supervisor.wait_failed()
+    assert failure.group_contains(ValueError, match="line")
+
+
+async def test_logs_hold_both_streams_of_every_run(tmp_path: Path) -> None:
+    program = 'import sys; print("out"); print("err", file=sys.stderr)'
+    with pytest.raises(ChildFailed):
+        async with Supervisor(tmp_path, [python_child("app", program)]) as supervisor:
+            await supervisor.wait_failed()
+    log = (tmp_path / "logs" / "app.log").read_text()
+    assert log.count("out\n") == log.count("err\n") == MAX_FAILURES
+
+
+def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    program = f"""
+        import asyncio, sys
+        from pathlib import Path
+        from pol_abci.node.supervisor import ChildCommand, Supervisor
+        async def main():
+            child = ChildCommand(name="app", arguments=(sys.executable, "-c", {SLEEP!r}))
+            async with Supervisor(Path("."), [child]) as supervisor:
+                print(supervisor.children["app"].pid, flush=True)
+                await supervisor.wait_failed()
+        asyncio.run(main())
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, stdout=subprocess.PIPE
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        pid = int(supervisor.stdout.readline())
+        assert is_running(pid)
+        supervisor.kill()
+    deadline = time.monotonic() + DEADLINE_S
+    while is_running(pid):
+        assert time.monotonic() < deadline, "the child outlived its supervisor"
+        time.sleep(0.02)
+
+
+def test_a_port_in_use_is_named_with_its_flag() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(PortInUse, match=rf"127\.0\.0\.1:{port} .*--rpc-port"):
+            check_port(f"tcp://127.0.0.1:{port}", "--rpc-port")
+    check_port(f"tcp://127.0.0.1:{port}", "--rpc-port")
