@@ -1,0 +1,123 @@
+"""Figure 1 of the paper, drawn from chain data: accuracy and block interval as the chain grows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from pol_abci.cli.pace import compute_pace
+from pol_abci.cli.words import format_seconds, format_share
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pol_abci.rules.codec import GenerationRecord
+
+# Two colours of the Okabe-Ito palette, which stay apart in every common colour blindness and in
+# grey: the line is dark, the bars are light.
+ACCURACY_COLOUR = "#0072B2"
+INTERVAL_COLOUR = "#F0B36B"
+TARGET_COLOUR = "#A65E00"
+MARKED_POINTS = 80
+"""Up to so many generations each measurement gets a dot."""
+SEPARATE_BARS = 200
+"""Up to so many generations there is a gap between bars; finer ones would flicker."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the figure is drawn from; `records` in order of generation, at least one."""
+
+    chain_id: str
+    target_interval_ms: int
+    records: tuple[GenerationRecord, ...]
+
+
+def describe_history(history: History) -> str:
+    """Say in one line how long the chain is, how even its pace and how good its model."""
+    pace = compute_pace([record.interval_ms for record in history.records])
+    assert pace is not None, "a history has at least one record"
+    mean_all_ms = sum(record.interval_ms for record in history.records) / len(history.records)
+    parts = [
+        f"{len(history.records)} generations, mean interval {format_seconds(mean_all_ms)}",
+        f"last {pace.count}: {format_seconds(pace.mean_ms)}",
+    ]
+    if pace.coefficient_of_variation is not None:
+        parts[-1] += f", coefficient of variation {pace.coefficient_of_variation:.2f}"
+    measured = [record for record in history.records if record.has_accuracy]
+    if measured:
+        last = measured[-1]
+        share = format_share(last.correct_all, last.size_all)
+        parts.append(f"accuracy {share} on all {last.size_all} at generation {last.generation}")
+    else:
+        parts.append("no generation's accuracy has been measured yet")
+    return "; ".join(parts)
+
+
+def draw_figure(history: History, path: Path) -> None:
+    """Write the figure to `path` as a PNG of 1,500 x 900 pixels."""
+    figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    accuracy = figure.add_subplot()
+    interval = accuracy.twinx()
+    # The right axis is made last but its bars belong behind the line.
+    accuracy.set_zorder(interval.get_zorder() + 1)
+    accuracy.patch.set_visible(False)
+
+    generations = [record.generation for record in history.records]
+    bars = interval.bar(
+        generations,
+        [record.interval_ms / 1_000 for record in history.records],
+        width=0.8 if len(generations) <= SEPARATE_BARS else 1.0,
+        color=INTERVAL_COLOUR,
+        label="block interval",
+    )
+    target = interval.axhline(
+        history.target_interval_ms / 1_000,
+        color=TARGET_COLOUR,
+        linestyle="--",
+        linewidth=1.2,
+        label=f"target interval, {format_seconds(history.target_interval_ms)}",
+    )
+    longest_ms = max(record.interval_ms for record in history.records)
+    # Bars fill the lower part, so that the line above stays readable.
+    interval.set_ylim(0, 1.6 * max(longest_ms, history.target_interval_ms) / 1_000)
+    interval.set_ylabel("block interval, seconds", color=TARGET_COLOUR)
+    interval.tick_params(axis="y", colors=TARGET_COLOUR)
+
+    measured = [record for record in history.records if record.has_accuracy]
+    (line,) = accuracy.plot(
+        [record.generation for record in measured],
+        [100 * record.correct_all / record.size_all for record in measured],
+        color=ACCURACY_COLOUR,
+        linewidth=2,
+        marker="o" if len(measured) <= MARKED_POINTS else "",
+        markersize=3.5,
+        label="accuracy on all of E",
+    )
+    accuracy.set_ylim(0, 102)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    accuracy.set_ylabel("accuracy on the test set E", color=ACCURACY_COLOUR)
+    accuracy.tick_params(axis="y", colors=ACCURACY_COLOUR)
+    accuracy.grid(axis="y", alpha=0.25)
+    accuracy.set_xlim(generations[0] - 0.6, generations[-1] + 0.6)
+    accuracy.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    accuracy.set_xlabel(f"generation\n\n{describe_history(history)}")
+    accuracy.set_title(
+        f"{history.chain_id}: accuracy and block interval as the chain grows", pad=30
+    )
+    accuracy.legend(
+        handles=[line, bars, target],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
+    for side in (accuracy, interval):
+        side.spines["top"].set_visible(False)
+    figure.savefig(path, format="png")
