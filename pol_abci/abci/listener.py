@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -49,7 +50,7 @@ def parse_address(address: str) -> UnixAddress | TcpAddress:
         return UnixAddress(Path(rest))
     if separator and scheme == "tcp":
         host, _, port = rest.rpartition(":")
-        if host and port.isascii() and port.isdecimal() and int(port) < 2**16:
+        if host and re.fullmatch("[0-9]{1,5}", port) and int(port) < 2**16:
             return TcpAddress(host.removeprefix("[").removesuffix("]"), int(port))
     raise InvalidAddress(f"{address!r} is not an address: write unix://path or tcp://host:port")
 

@@ -194,7 +194,6 @@ class Connection:
             reply: Any = await self._calls[kind](request)
             return Response(**{kind: reply})
         except Exception as fault:
-            log.exception("abci_application_failed", request=kind)
             await self._end_with_exception(f"{kind}: {type(fault).__name__}: {fault}")
             raise ApplicationFailed(fault) from fault
 
