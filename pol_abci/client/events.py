@@ -29,7 +29,7 @@ from pol_abci.client.rpc import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from websockets.asyncio.client import ClientConnection
 
@@ -74,7 +74,9 @@ class Patience:
     last_retry_s: float = 8.0
 
 
-async def follow_blocks(url: str, patience: Patience | None = None) -> AsyncIterator[ChainEvent]:
+async def follow_blocks(
+    url: str, patience: Patience | None = None
+) -> AsyncGenerator[ChainEvent, None]:
     """Yield every header that comes, `Connected` before those of each connection.
 
     Parameters
