@@ -1,0 +1,123 @@
+"""Overlays behave as a copy of the state would, however deep, and leave what is beneath alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from pol_abci.rules.merkle import bucket_of
+from pol_abci.rules.state import DictState, Overlay
+
+
+def find_keys_of_one_bucket() -> list[bytes]:
+    found: dict[int, list[bytes]] = {}
+    for number in range(10**6):
+        same = found.setdefault(bucket_of(b"%d" % number), [])
+        same.append(b"%d" % number)
+        if len(same) == 4:
+            return same
+    raise AssertionError("no four keys share a bucket")
+
+
+SAME_BUCKET = find_keys_of_one_bucket()
+KEYS = [*SAME_BUCKET, b"one elsewhere", b"two elsewhere"]
+BUCKET_OF = {key: bucket_of(key) for key in KEYS}
+PAYLOADS = st.binary(max_size=3)
+
+
+class OverlayMachine(RuleBasedStateMachine):
+    """A stack of overlays against a stack of plain dictionaries."""
+
+    @initialize(entries=st.dictionaries(st.sampled_from(KEYS), PAYLOADS))
+    def start(self, entries: dict[bytes, bytes]) -> None:
+        self.base = DictState(entries)
+        self.entries = dict(entries)
+        self.overlays = [Overlay(self.base)]
+        self.models = [dict(entries)]
+
+    @rule(key=st.sampled_from(KEYS), payload=PAYLOADS)
+    def set(self, key: bytes, payload: bytes) -> None:
+        self.overlays[-1].set(key, payload)
+        self.models[-1][key] = payload
+
+    @rule(key=st.sampled_from(KEYS))
+    def delete(self, key: bytes) -> None:
+        self.overlays[-1].delete(key)
+        self.models[-1].pop(key, None)
+
+    @rule()
+    def fork(self) -> None:
+        self.overlays.append(Overlay(self.overlays[-1]))
+        self.models.append(dict(self.models[-1]))
+
+    @rule()
+    def drop(self) -> None:
+        if len(self.overlays) > 1:
+            self.overlays.pop()
+            self.models.pop()
+
+    @rule()
+    def merge(self) -> None:
+        if len(self.overlays) > 1:
+            top = self.overlays.pop()
+            top.merge_into_base()
+            assert top.changes == {}
+            self.models[-2:] = [self.models[-1]]
+
+    @invariant()
+    def reads_agree(self) -> None:
+        for overlay, model in zip(self.overlays, self.models, strict=True):
+            for key in KEYS:
+                assert overlay.get(key) == model.get(key)
+            for index in sorted(set(BUCKET_OF.values())):
+                bucket = [item for item in sorted(model.items()) if BUCKET_OF[item[0]] == index]
+                assert list(overlay.bucket(index)) == bucket
+
+    @invariant()
+    def base_is_untouched(self) -> None:
+        assert {key: self.base.get(key) for key in KEYS} == {
+            key: self.entries.get(key) for key in KEYS
+        }
+
+    @invariant()
+    def changes_lead_from_base_to_state(self) -> None:
+        state = dict(self.entries)
+        for key, payload in self.overlays[0].changes.items():
+            if payload is None:
+                state.pop(key, None)
+            else:
+                state[key] = payload
+        assert state == self.models[0]
+
+
+TestOverlay = OverlayMachine.TestCase
+TestOverlay.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_bucket_merges_changes_in_order_of_keys() -> None:
+    first, second, third, fourth = sorted(SAME_BUCKET)
+    overlay = Overlay(DictState({fourth: b"4", second: b"2", first: b"1"}))
+    overlay.set(third, b"3")
+    overlay.delete(second)
+    overlay.set(first, b"new")
+    assert list(overlay.bucket(bucket_of(first))) == [
+        (first, b"new"),
+        (third, b"3"),
+        (fourth, b"4"),
+    ]
+
+
+def test_deleting_what_is_not_there_is_recorded_and_harmless() -> None:
+    overlay = Overlay(DictState())
+    overlay.delete(b"key")
+    assert overlay.get(b"key") is None
+    assert overlay.changes == {b"key": None}
+
+
+def test_merge_refuses_a_base_that_cannot_be_written() -> None:
+    overlay = Overlay(DictState())
+    overlay.set(b"key", b"payload")
+    with pytest.raises(TypeError, match="only an overlay"):
+        overlay.merge_into_base()
