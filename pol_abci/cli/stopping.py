@@ -1,0 +1,53 @@
+"""Commands that run until they are stopped: the first SIGINT or SIGTERM ends them cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pol_abci.cli.commands import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+
+def run_stoppable(
+    work: Coroutine[Any, Any, None],
+    run: Callable[[Coroutine[Any, Any, signal.Signals | None]], signal.Signals | None],
+) -> None:
+    """Run `work` with `run` (`asyncio.run` or `uvloop.run`) to its end or the first signal.
+
+    A signal cancels `work`, which cleans up in its own time; further signals change nothing, so
+    that an impatient second Ctrl-C leaves no half-stopped processes behind.
+
+    Raises
+    ------
+    click.exceptions.Exit
+        With 130 after SIGINT. SIGTERM, a service manager's wish, ends with 0.
+    """
+    if run(_await_stoppable(work)) == signal.SIGINT:
+        raise click.exceptions.Exit(EXIT_INTERRUPTED)
+
+
+async def _await_stoppable(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
+    """Await `work`; return the signal that ended it, if one did."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        if not received:
+            task.cancel()
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+    return received[0] if received else None
