@@ -1,0 +1,256 @@
+"""The exact operations of protocol section 3 that layers are made of.
+
+Everything here gives the same bits on every processor, thread count, instruction set and torch
+version, from the definition alone: contractions are exact sums rounded once, sums are fixed
+halving trees, and the rest is one IEEE operation at a time. Nothing fused, no library
+convolution, softmax or norm; no autograd.
+
+Legend of shapes: N images, R rows (image, y, x), K products to a sum, O outputs, C channels or
+classes. Tensors are float32 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from pol_abci.rules.errors import PolError
+
+MAGNITUDE_LIMIT = 2.0**60
+"""An input of Q, a weight or a statistic of at least this size makes its step invalid."""
+ZERO_LIMIT = 2.0**-40
+"""Tensors below this are quantised to zeros, which keeps every product a normal number."""
+MAX_BITS = 22
+"""Above it the rounding of `quantise` by addition no longer holds."""
+
+_FLOAT32_BITS = 24
+_FLOAT64_BITS = 53
+_FLOAT32_MAX_EXPONENT = 127
+_MIN_BLOCK = 64  # shorter float32 sums cost more joins than a float64 product does
+_LIFT = 2.0**64
+
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH = 0.6931471803691238
+_LN2_LOW = 1.9082149292705877e-10
+_EXP_COEFFICIENTS = tuple(1.0 / math.factorial(i) for i in range(13, -1, -1))
+_MIN_EXP_ARGUMENT = -700.0
+
+
+class InvalidStep(PolError):
+    """A step whose values are not finite or reach 2^60: the walk that made it ends there."""
+
+
+class InexactMachine(PolError):
+    """A process that computes otherwise than IEEE 754 says: it would fork from its chain."""
+
+
+def check_machine() -> None:
+    """Refuse a process in which torch or the processor has been told to be quick and inexact.
+
+    Raises
+    ------
+    InexactMachine
+        With what to change.
+    """
+    if torch.get_float32_matmul_precision() != "highest":
+        raise InexactMachine(
+            "torch multiplies float32 matrices at reduced precision in this process: "
+            'call torch.set_float32_matmul_precision("highest")'
+        )
+    # 33 elements reach the vectorised part and the remainder of a kernel alike.
+    halves = torch.full((33,), 2.0**-126).mul_(0.5)
+    if not bool((halves == 2.0**-127).all()):
+        raise InexactMachine(
+            "subnormal numbers are flushed to zero in this process: remove whatever calls "
+            "torch.set_flush_denormal(True) or was compiled with fast math"
+        )
+
+
+def round_to_float32(value: Fraction) -> float:
+    """The float32 nearest to an exact value, ties to even, as a Python float.
+
+    Raises
+    ------
+    OverflowError
+        For a value that no finite float32 is nearest to.
+    """
+    if value == 0:
+        return 0.0
+    magnitude = abs(value)
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    if magnitude < Fraction(2) ** exponent:
+        exponent -= 1
+    unit = Fraction(2) ** max(exponent - (_FLOAT32_BITS - 1), -149)
+    rounded = float(round(magnitude / unit) * unit)  # Fraction rounds half to even
+    if rounded >= 2.0 ** (_FLOAT32_MAX_EXPONENT + 1):
+        raise OverflowError(f"{float(value)} is beyond float32")
+    return rounded if value > 0 else -rounded
+
+
+def compute_magnitude(values: Tensor) -> float:
+    """max|values|, m of the protocol's Q.
+
+    Raises
+    ------
+    InvalidStep
+        When it is not a number or at least 2^60.
+    """
+    lowest, highest = torch.aminmax(values)
+    magnitude = max(-lowest.item(), highest.item())
+    # aminmax gives NaN for both when any value is one; the comparison is false then.
+    if not magnitude < MAGNITUDE_LIMIT:
+        raise InvalidStep("a value of the step is not finite or has reached 2^60")
+    return magnitude
+
+
+def quantise(values: Tensor, magnitude: float, bits: int, out: Tensor) -> int:
+    """Write Q_bits(values) to `out`, which has the shape of `values`; any strides.
+
+    `magnitude` is `compute_magnitude(values)`. Returns e with |Q| < 2^e.
+    """
+    if magnitude < ZERO_LIMIT:
+        out.zero_()
+        return -40
+    # Exact in float64: a float32 and bits <= 22.
+    exponent = math.frexp(magnitude * (1.0 + 2.0 ** (1 - bits)))[1]
+    # A float32 of [2^23 u, 2^24 u) has the unit u: adding this constant rounds half to even at u.
+    constant = 1.5 * 2.0 ** (_FLOAT32_BITS + exponent - bits)
+    torch.add(values, constant, out=out)
+    out.sub_(constant)
+    return exponent
+
+
+def quantise_images(values: Tensor, bits: int) -> tuple[Tensor, Tensor, int]:
+    """Q with a scale of each image: what evaluation uses, so that batches do not matter.
+
+    Parameters
+    ----------
+    values
+        [N, …].
+
+    Returns
+    -------
+    tuple
+        The quantised values; bool [N], false for images with a value that is not finite or
+        reaches 2^60 (their values become zeros); e with |Q| < 2^e for all images.
+    """
+    rows = values.reshape(values.shape[0], -1)
+    magnitude = rows.abs().amax(1)
+    is_valid = magnitude < MAGNITUDE_LIMIT
+    is_zero = (magnitude < ZERO_LIMIT).logical_or_(is_valid.logical_not())
+    magnitude = magnitude.masked_fill_(is_zero, ZERO_LIMIT).double()
+    exponents = torch.frexp(magnitude.mul_(1.0 + 2.0 ** (1 - bits))).exponent
+    constants = _power_of_two(exponents + (_FLOAT32_BITS - bits)).mul_(1.5).float()[:, None]
+    rounded = torch.add(rows, constants).sub_(constants)
+    rounded.masked_fill_(is_zero[:, None], 0.0)
+    return rounded.view(values.shape), is_valid, int(exponents.max().item())
+
+
+def _power_of_two(exponents: Tensor) -> Tensor:
+    """2^exponents as float64 for -1022 <= exponents <= 1023, made of bits: `pow` may round."""
+    return exponents.to(torch.int64).add_(1023).bitwise_left_shift_(52).view(torch.float64)
+
+
+class Contraction:
+    """RN32 of the exact product of two matrices of `bits`-bit quantised operands.
+
+    A sum of K products of integers below 2^(bits-1) is exact in float32, whatever its order and
+    with or without fused operations, while K <= 2^(24 - 2(bits-1)); in float64 while
+    2(bits-1) + log2 K <= 53. Longer float32 sums are cut into blocks joined in float64.
+    `dtype` is what operands must have.
+    """
+
+    def __init__(self, bits: int) -> None:
+        assert 2 <= bits <= MAX_BITS, f"{bits} bits: 2 to {MAX_BITS} are defined"  # noqa: PLR2004 - a sign and a digit
+        product_bits = 2 * (bits - 1)
+        self.bits = bits
+        self.max_products = 2 ** (_FLOAT64_BITS - product_bits)
+        block = 2 ** max(_FLOAT32_BITS - product_bits, 0)
+        self._block = block if block >= _MIN_BLOCK else 0
+        self.dtype = torch.float32 if self._block else torch.float64
+
+    def is_exact_in_dtype(self, products: int) -> bool:
+        """Whether sums of this many products, in any order, are exact in `dtype`."""
+        return products <= (self._block or self.max_products)
+
+    def compute_lift(self, exponent: int, products: int) -> float:
+        """A power of two to divide one operand by (and multiply results by) against overflow.
+
+        `exponent` is the sum of the operands' exponents. Sums in float32 of values near 2^60
+        could leave its range on the way to a result within it. 1.0 almost always.
+        """
+        if self._block and exponent + products.bit_length() > _FLOAT32_MAX_EXPONENT:
+            return _LIFT
+        return 1.0
+
+    def contract(self, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+        """Write RN32(left [M, K] @ right [K, O]) to `out` [M, O] float32 and return it."""
+        products = left.shape[1]
+        assert products <= self.max_products, f"a sum of {products} products is not exact"
+        if not self._block:
+            return out.copy_(torch.mm(left, right))
+        if products <= self._block:
+            return torch.mm(left, right, out=out)
+        count = -(-products // self._block)
+        size = -(-products // count)
+        total = torch.mm(left[:, :size], right[:size]).double()
+        for start in range(size, products, size):
+            total += torch.mm(left[:, start : start + size], right[start : start + size])
+        return out.copy_(total)
+
+
+class TreeSum:
+    """The fixed halving tree over the rows of a buffer [rows, …] that the caller fills.
+
+    With h the largest power of two below the number of rows, rows h… are added onto rows 0…,
+    then halves until one is left.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.buffer = torch.empty(shape, dtype=dtype, device=device)
+        self._halvings = []
+        rows = shape[0]
+        while rows > 1:
+            half = 1 << ((rows - 1).bit_length() - 1)
+            self._halvings.append((self.buffer[: rows - half], self.buffer[half:rows]))
+            rows = half
+        self._sum = self.buffer[0]
+
+    def reduce(self) -> Tensor:
+        """Sum the buffer's rows, destroying it; the result is its first row."""
+        for low, high in self._halvings:
+            low.add_(high)
+        return self._sum
+
+
+def compute_exp(x: Tensor) -> Tensor:
+    """The protocol's exp of float64 -700 <= x <= 0: a fixed sequence, not correctly rounded."""
+    k = torch.mul(x, _LOG2_E).round_()
+    r = torch.sub(x, torch.mul(k, _LN2_HIGH)).sub_(torch.mul(k, _LN2_LOW))
+    polynomial = torch.full_like(r, _EXP_COEFFICIENTS[0])
+    for coefficient in _EXP_COEFFICIENTS[1:]:
+        polynomial.mul_(r).add_(coefficient)
+    return polynomial.mul_(_power_of_two(k))
+
+
+class SoftmaxGradient:
+    """Gradient of the mean cross-entropy with respect to logits [N, C], computed in float64."""
+
+    def __init__(self, batch_size: int, classes: int, device: torch.device) -> None:
+        self._sum = TreeSum((classes, batch_size), device, torch.float64)
+        self._one_hot = torch.eye(classes, dtype=torch.float64, device=device)
+        self._batch_size = torch.tensor([float(batch_size)], dtype=torch.float64, device=device)
+
+    def compute(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """RN32((softmax(logits) - one-hot(labels)) / N); labels int64 [N]."""
+        x = logits.double()
+        x.sub_(x.amax(1, keepdim=True)).clamp_min_(_MIN_EXP_ARGUMENT)
+        powers = compute_exp(x)
+        self._sum.buffer.copy_(powers.t())
+        powers.div_(self._sum.reduce()[:, None])
+        return powers.sub_(self._one_hot[labels]).div_(self._batch_size).float()
