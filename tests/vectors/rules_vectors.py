@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pol_abci.rules import difficulty, keys, merkle, progress, requirements, seed
+from pol_abci.rules import (
+    difficulty,
+    keys,
+    merkle,
+    merkle_proofs,
+    progress,
+    requirements,
+    seed,
+)
 from pol_abci.rules.params import Address, DifficultyParams, WalkParams
 from pol_abci.rules.proof import TrueWalk
+from pol_abci.rules.state import DictState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -134,14 +143,39 @@ def answer_aunts(a: Arguments) -> list[str]:
     return [aunt.hex() for aunt in merkle.compute_aunts(hashes, a["index"])]
 
 
+def _make_state(a: Arguments) -> tuple[DictState, merkle.BucketTree]:
+    state = DictState({bytes.fromhex(key): bytes.fromhex(payload) for key, payload in a["entries"]})
+    indexes = sorted({merkle.bucket_of(bytes.fromhex(key)) for key, _ in a["entries"]})
+    roots = {index: merkle.compute_bucket_root(state.bucket(index)) for index in indexes}
+    return state, merkle.BucketTree.from_roots(roots)
+
+
 def answer_app_hash(a: Arguments) -> str:
-    buckets: dict[int, list[tuple[bytes, bytes]]] = {}
-    for key, payload in sorted((bytes.fromhex(k), bytes.fromhex(p)) for k, p in a["entries"]):
-        buckets.setdefault(merkle.bucket_of(key), []).append((key, payload))
-    roots = {index: merkle.compute_bucket_root(bucket) for index, bucket in buckets.items()}
+    _, tree = _make_state(a)
     weights_root = merkle.compute_weights_root(patterned(a["weights_length"]))
-    tree = merkle.BucketTree.from_roots(roots)
     return merkle.compute_app_hash(tree.root, weights_root).hex()
+
+
+def _format_ops(ops: list[merkle_proofs.ProofOp]) -> list[list[str]]:
+    return [[op.type, op.key.hex(), op.data.hex()] for op in ops]
+
+
+def answer_state_proof(a: Arguments) -> list[list[str]]:
+    state, tree = _make_state(a)
+    key = bytes.fromhex(a["key"])
+    bucket = merkle.bucket_of(key)
+    weights_root = merkle.compute_weights_root(patterned(a["weights_length"]))
+    entries = state.bucket(bucket)
+    ops = merkle_proofs.prove_state_entry(key, entries, tree.prove(bucket), weights_root)
+    app_hash = merkle.compute_app_hash(tree.root, weights_root)
+    merkle_proofs.verify_state(ops, app_hash, key, state.get(key))
+    return _format_ops(ops)
+
+
+def answer_chunk_proof(a: Arguments) -> list[list[str]]:
+    hashes = merkle.compute_chunk_hashes(patterned(a["weights_length"]))
+    state_root = merkle.BucketTree().root
+    return _format_ops(merkle_proofs.prove_weights_chunk(a["index"], hashes, state_root))
 
 
 def answer_key(a: Arguments) -> str:
@@ -175,6 +209,8 @@ ANSWERS: dict[str, Callable[[Arguments], Any]] = {
     "compute_leaf": answer_leaf,
     "compute_weights_root": lambda a: merkle.compute_weights_root(patterned(a["length"])).hex(),
     "compute_app_hash": answer_app_hash,
+    "prove_state_entry": answer_state_proof,
+    "prove_weights_chunk": answer_chunk_proof,
     "keys": answer_key,
 }
 
@@ -287,21 +323,27 @@ def iterate_merkle_cases() -> Iterable[Case]:
         yield "compute_weights_root", {"length": length}
     entries = [[f"{i:04x}", "aa" * (i % 40)] for i in range(60)]
     # A bucket with several entries, given out of order.
-    entries += [[key.hex(), "bb"] for key in _find_keys_of_one_bucket()]
+    *held, absent = _find_keys_of_one_bucket(4)
+    entries += [[key.hex(), "bb"] for key in held]
     for chosen in ([], entries[:1], entries):
         yield "compute_app_hash", {"entries": chosen, "weights_length": 100_000}
+    for asked in (*held, absent, b"in an empty bucket"):
+        arguments = {"entries": entries[-5:], "weights_length": 100, "key": asked.hex()}
+        yield "prove_state_entry", arguments
+    for index in (0, 2):
+        yield "prove_weights_chunk", {"weights_length": 150_000, "index": index}
 
 
-def _find_keys_of_one_bucket() -> tuple[bytes, bytes, bytes]:
-    """Three keys, not in order, that share a bucket."""
+def _find_keys_of_one_bucket(count: int) -> list[bytes]:
+    """So many keys that share a bucket, the last found first."""
     found: dict[int, list[bytes]] = {}
     number = 0
     while True:
         key = b"account/%d" % number
         same = found.setdefault(merkle.bucket_of(key), [])
         same.append(key)
-        if len(same) == 3:  # as many as the caller wants
-            return same[2], same[0], same[1]
+        if len(same) == count:
+            return [same[-1], *same[:-1]]
         number += 1
 
 

@@ -279,6 +279,49 @@ def answer_aunts(a: Arguments) -> list[str]:
     return [aunt.hex() for aunt in path_up([unhex(leaf) for leaf in a["leaves"]], a["index"])]
 
 
+def value_op(key: bytes, leaves: list[bytes], index: int) -> list[str]:
+    """CometBFT's ProofOp of type simple:v, its data the protobuf message crypto.ValueOp."""
+
+    def varint(number: int) -> bytes:
+        low, rest = number % 128, number // 128
+        return bytes([low + 128]) + varint(rest) if rest else bytes([low])
+
+    def field(number: int, value: bytes | int) -> bytes:
+        if isinstance(value, int):
+            return bytes([8 * number]) + varint(value) if value else b""
+        return bytes([8 * number + 2]) + varint(len(value)) + value if value else b""
+
+    proof = field(1, len(leaves)) + field(2, index) + field(3, sha256(b"\x00" + leaves[index]))
+    proof += b"".join(field(4, aunt) for aunt in path_up(leaves, index))
+    return ["simple:v", key.hex(), (field(1, key) + field(2, proof)).hex()]
+
+
+def answer_state_proof(a: Arguments) -> list[list[str]]:
+    entries = {unhex(key): unhex(payload) for key, payload in a["entries"]}
+    key, weights = unhex(a["key"]), patterned(a["weights_length"])
+    buckets: list[dict[bytes, bytes]] = [{} for _ in range(65536)]
+    for entry_key, payload in entries.items():
+        buckets[int(sha256(entry_key).hex()[:4], 16)][entry_key] = payload
+    mine = int(sha256(key).hex()[:4], 16)
+    leaves = [pair(k, stored(buckets[mine][k])) for k in sorted(buckets[mine])]
+    if key in entries:
+        first = value_op(key, leaves, sorted(buckets[mine]).index(key))
+    else:
+        first = ["pol:absent", key.hex(), b"".join(leaves).hex()]
+    roots = [tree_root([pair(k, stored(b[k])) for k in sorted(b)]) for b in buckets]
+    bucket_leaves = [pair(b"", root) for root in roots]
+    stores = [pair(b"state", tree_root(bucket_leaves)), pair(b"weights", weights_root(weights))]
+    return [first, value_op(b"", bucket_leaves, mine), value_op(b"state", stores, 0)]
+
+
+def answer_chunk_proof(a: Arguments) -> list[list[str]]:
+    weights = patterned(a["weights_length"])
+    chunks = [weights[start : start + 65536] for start in range(0, len(weights), 65536)]
+    leaves = [pair(u64(i), stored(chunk)) for i, chunk in enumerate(chunks)]
+    stores = [pair(b"state", state_root({})), pair(b"weights", tree_root(leaves))]
+    return [value_op(u64(a["index"]), leaves, a["index"]), value_op(b"weights", stores, 1)]
+
+
 def answer_key(a: Arguments) -> str:
     """The keys as the comments of proto/pol/v1/state.proto give them."""
     name: str = a["name"]
@@ -313,5 +356,7 @@ ANSWERS: dict[str, Callable[[Arguments], Any]] = {
     "compute_leaf": answer_leaf,
     "compute_weights_root": answer_weights_root,
     "compute_app_hash": answer_app_hash,
+    "prove_state_entry": answer_state_proof,
+    "prove_weights_chunk": answer_chunk_proof,
     "keys": answer_key,
 }
