@@ -1,0 +1,1 @@
+"""The ABCI application, one module a connection, and the verifier that the first two share."""

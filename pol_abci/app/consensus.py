@@ -1,0 +1,317 @@
+"""The consensus connection: proposals, blocks, commits.
+
+Every method runs the same `rules.transition` on a fork of the committed state. Only the fork of a
+finalized block is kept, and only Commit writes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pol_abci.abci.generated.abci import types_pb2 as abci
+from pol_abci.abci.generated.types import validator_pb2
+from pol_abci.rules.codec import ProofMessage
+from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx
+from pol_abci.rules.genesis import compute_genesis_digest, decode_genesis, process_genesis
+from pol_abci.rules.params import PROTOCOL_VERSION
+from pol_abci.rules.state import Overlay
+from pol_abci.rules.transition import (
+    BlockContext,
+    BlockOutcome,
+    CommitVote,
+    check_claim,
+    process_block,
+    process_tx,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from pol_abci.app.replica import Replica
+    from pol_abci.rules.codec import GenerationRecord, SignedTx
+    from pol_abci.rules.proof import WalkClaim, WalkVerdict
+    from pol_abci.rules.transition import Event, ValidatorUpdate
+    from pol_abci.store.versions import Pending
+
+log = structlog.get_logger(__name__)
+
+ACCEPTANCE_SHARE = 16
+"""A proposal takes tickets accepted until this part of a target interval after its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A finalized block that waits for Commit."""
+
+    height: int
+    time_ms: int
+    pending: Pending
+    accepted: GenerationRecord | None
+    weights: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Genesis:
+    """What InitChain made; the first Commit writes it together with its block."""
+
+    changes: dict[bytes, bytes | None]
+    weights: bytes
+
+
+class Consensus:
+    """Proposes, judges, executes and commits blocks."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._genesis: _Genesis | None = None
+        self._decided: _Decided | None = None
+
+    # -- InitChain
+
+    async def init_chain(self, request: abci.RequestInitChain) -> abci.ResponseInitChain:
+        """Begin the chain that this node's home was made for.
+
+        Raises
+        ------
+        GenesisError
+            CometBFT's genesis is another one than the application's.
+        """
+        replica = self._replica
+        self._check_genesis(request)
+        weights = await replica.verifier.compute_initial_weights()
+        state = Overlay(replica.store.state())
+        updates = process_genesis(state, replica.chain.chain_id, replica.genesis)
+        self._genesis = _Genesis(state.changes, weights)
+        replica.begin(state, weights)
+        log.info("the chain begins", chain_id=request.chain_id, height=request.initial_height)
+        return abci.ResponseInitChain(
+            validators=_encode_updates(updates),
+            app_hash=replica.store.prepare(state.changes, weights).app_hash,
+        )
+
+    def _check_genesis(self, request: abci.RequestInitChain) -> None:
+        replica = self._replica
+        if request.chain_id != replica.chain.chain_id:
+            raise GenesisError(
+                f"CometBFT starts chain {request.chain_id!r}, this home is of "
+                f"{replica.chain.chain_id!r}: give both the same genesis.json"
+            )
+        given = decode_genesis(request.app_state_bytes)
+        if compute_genesis_digest(given) != compute_genesis_digest(replica.genesis):
+            raise GenesisError(
+                "the app_state of CometBFT's genesis.json is not the one of this home: give both "
+                "the same genesis.json"
+            )
+        if request.initial_height != replica.initial_height:
+            raise GenesisError(
+                f"CometBFT starts at height {request.initial_height}, this home at "
+                f"{replica.initial_height}: give both the same genesis.json"
+            )
+        version = request.consensus_params.version.app
+        if version != PROTOCOL_VERSION:
+            raise GenesisError(
+                f"consensus_params.version.app of genesis.json is {version}, this program "
+                f"speaks version {PROTOCOL_VERSION}"
+            )
+
+    # -- proposals
+
+    def prepare_proposal(
+        self, request: abci.RequestPrepareProposal
+    ) -> abci.ResponsePrepareProposal:
+        """Choose a block: the best ticket that is good now, then what else still holds.
+
+        Nothing is verified here; a late proposal costs the whole network a round.
+        """
+        replica = self._replica
+        block = self._get_context(request, request.local_last_commit.votes)
+        replica.time_ms = max(replica.time_ms, block.time_ms)
+        interval_ms = replica.chain.params.difficulty.target_interval_ms
+        ticket = replica.tickets.get_best_accepted(
+            block.time_ms, block.time_ms + interval_ms // ACCEPTANCE_SHARE
+        )
+        proofs = {} if ticket is None else {ticket.raw: ticket}
+        verdicts = {} if ticket is None else {ticket.claim: ticket.verdict}
+        state = Overlay(replica.state)
+        chosen: list[bytes] = []
+        room = request.max_tx_bytes
+        for raw in (*proofs, *(raw for raw in request.txs if raw not in proofs)):
+            size = _compute_encoded_size(raw)
+            if size > room:
+                continue
+            try:
+                tx = replica.authenticate(raw)
+                if isinstance(tx.message, ProofMessage) and raw not in proofs:
+                    continue
+                process_tx(state, replica.chain, block, tx, verdicts)
+            except InvalidTx:
+                continue
+            chosen.append(raw)
+            room -= size
+        return abci.ResponsePrepareProposal(txs=chosen)
+
+    async def process_proposal(
+        self, request: abci.RequestProcessProposal
+    ) -> abci.ResponseProcessProposal:
+        """Accept a block in which every transaction holds, with at most one proof."""
+        block = self._get_context(request, request.proposed_last_commit.votes)
+        self._replica.time_ms = max(self._replica.time_ms, block.time_ms)
+        txs = self._decode(request.txs)
+        for raw, tx in zip(request.txs, txs, strict=True):
+            if isinstance(tx, InvalidTx):
+                return _reject(raw, tx)
+        _, outcome = await self._process(block, txs)
+        for raw, result in zip(request.txs, outcome.txs, strict=True):
+            if result.error is not None:
+                return _reject(raw, result.error)
+        return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.ACCEPT)
+
+    # -- blocks
+
+    async def finalize_block(
+        self, request: abci.RequestFinalizeBlock
+    ) -> abci.ResponseFinalizeBlock:
+        """Execute a decided block on a fork that Commit will write."""
+        replica = self._replica
+        block = self._get_context(request, request.decided_last_commit.votes)
+        replica.time_ms = max(replica.time_ms, block.time_ms)
+        txs = self._decode(request.txs)
+        state, outcome = await self._process(block, txs)
+        changes, weights = state.changes, None
+        if outcome.accepted is not None:
+            claim = _get_claim(txs, outcome.accepted.tx_hash)
+            weights = await replica.verifier.compute_weights(claim)
+        written = weights
+        if self._genesis is not None:
+            changes = self._genesis.changes | changes
+            written = weights or self._genesis.weights
+        pending = replica.store.prepare(changes, written)
+        self._decided = _Decided(request.height, block.time_ms, pending, outcome.accepted, weights)
+        return abci.ResponseFinalizeBlock(
+            tx_results=[_encode_result(result.error, result.events) for result in outcome.txs],
+            events=[_encode_event(event) for event in outcome.events],
+            validator_updates=_encode_updates(outcome.validator_updates),
+            app_hash=pending.app_hash,
+        )
+
+    def commit(self) -> abci.ResponseCommit:
+        """Write the decided block's state: all of it, or none."""
+        decided = self._decided
+        assert decided is not None, "Commit without FinalizeBlock"
+        self._replica.commit(decided.pending, decided.height, decided.accepted, decided.weights)
+        self._genesis = self._decided = None
+        if (accepted := decided.accepted) is not None:
+            log.info(
+                "a new generation",
+                generation=accepted.generation,
+                height=decided.height,
+                miner=accepted.miner.hex(),
+                steps=accepted.steps,
+                interval_ms=accepted.interval_ms,
+            )
+        return abci.ResponseCommit()
+
+    # -- shared by both
+
+    def _decode(self, txs: Iterable[bytes]) -> list[SignedTx | InvalidTx]:
+        decoded: list[SignedTx | InvalidTx] = []
+        for raw in txs:
+            try:
+                decoded.append(self._replica.authenticate(raw))
+            except InvalidTx as error:
+                decoded.append(error)
+        return decoded
+
+    async def _process(
+        self, block: BlockContext, txs: Sequence[SignedTx | InvalidTx]
+    ) -> tuple[Overlay, BlockOutcome]:
+        """Have the block's proofs walked, then run the block on a fork."""
+        replica = self._replica
+        verdicts: dict[WalkClaim, WalkVerdict] = {}
+        for tx in txs:
+            if isinstance(tx, InvalidTx) or not isinstance(tx.message, ProofMessage):
+                continue
+            try:
+                claim = check_claim(replica.state, replica.chain, tx)
+            except InvalidTx:
+                continue  # process_block finds the same, before it asks for a verdict
+            verdicts[claim] = await replica.verifier.verify(claim)
+        state = Overlay(replica.state)
+        return state, process_block(state, replica.chain, block, txs, verdicts)
+
+    def _get_context(
+        self,
+        request: abci.RequestPrepareProposal
+        | abci.RequestProcessProposal
+        | abci.RequestFinalizeBlock,
+        votes: Iterable[abci.VoteInfo | abci.ExtendedVoteInfo],
+    ) -> BlockContext:
+        return BlockContext(
+            height=request.height,
+            initial_height=self._replica.initial_height,
+            time_ms=_compute_time_ms(request.time),
+            proposer=request.proposer_address,
+            votes=tuple(
+                CommitVote(
+                    vote.validator.address,
+                    vote.block_id_flag != validator_pb2.BLOCK_ID_FLAG_ABSENT,
+                )
+                for vote in votes
+            ),
+            misbehaviour=tuple(each.validator.address for each in request.misbehavior),
+        )
+
+
+def _compute_time_ms(time: Timestamp) -> int:
+    """Header time in whole milliseconds, protocol section 8."""
+    return time.seconds * 1_000 + time.nanos // 1_000_000
+
+
+def _compute_encoded_size(raw: bytes) -> int:
+    """Bytes that a transaction takes in a block: a field's tag, its length, itself."""
+    size, length = 2 + len(raw), len(raw)
+    while length >= 0x80:  # noqa: PLR2004  # seven bits a byte of length
+        size, length = size + 1, length >> 7
+    return size
+
+
+def _get_claim(txs: Iterable[SignedTx | InvalidTx], tx_hash: bytes) -> WalkClaim:
+    """Find the walk that one of these transactions proves."""
+    for tx in txs:
+        if not isinstance(tx, InvalidTx) and tx.hash == tx_hash:
+            assert isinstance(tx.message, ProofMessage)
+            return tx.message.claim
+    raise AssertionError("the accepted proof is not in the block")
+
+
+def _reject(raw: bytes, error: InvalidTx) -> abci.ResponseProcessProposal:
+    log.warning("a proposal is refused", size=len(raw), code=error.code, reason=str(error))
+    return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.REJECT)
+
+
+def _encode_result(error: InvalidTx | None, events: Sequence[Event]) -> abci.ExecTxResult:
+    """Code, data and gas are hashed by CometBFT: every failure looks alike there."""
+    if error is None:
+        return abci.ExecTxResult(code=CODE_OK, events=[_encode_event(event) for event in events])
+    return abci.ExecTxResult(code=CODE_FAILED, log=f"code {error.code}: {error}")
+
+
+def _encode_event(event: Event) -> abci.Event:
+    attributes = [
+        abci.EventAttribute(key=key, value=value, index=True) for key, value in event.attributes
+    ]
+    return abci.Event(type=event.type, attributes=attributes)
+
+
+def _encode_updates(updates: Iterable[ValidatorUpdate]) -> list[abci.ValidatorUpdate]:
+    encoded = []
+    for update in updates:
+        message = abci.ValidatorUpdate(power=update.power)
+        message.pub_key.ed25519 = update.consensus_key
+        encoded.append(message)
+    return encoded

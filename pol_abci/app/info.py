@@ -1,0 +1,205 @@
+"""The info connection: the handshake, and queries of committed state.
+
+Paths of Query, each with its data:
+
+    /store/state/key      a state key; the value is the record under it
+    /store/weights/key    u64 big-endian index of a chunk of the head's weights
+    /history              u64 big-endian first generation; records, each behind its u32 length
+    /status               nothing; JSON for people and dashboards
+
+The first two carry proofs when asked to. Without a height they answer at the newest version,
+with proofs at the one before it, since what proves a version is the header that follows it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING
+
+from pol_abci import __version__
+from pol_abci.abci.generated.abci import types_pb2 as abci
+from pol_abci.abci.generated.crypto import proof_pb2
+from pol_abci.app.standstill import explain_standstill
+from pol_abci.rules.codec import GenerationRecord
+from pol_abci.rules.difficulty import compute_difficulty
+from pol_abci.rules.errors import PolError
+from pol_abci.rules.merkle import encode_value
+from pol_abci.rules.params import PROTOCOL_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pol_abci.app.replica import Replica
+    from pol_abci.store.store import Answer
+
+INDEX_BYTES = 8
+LENGTH = struct.Struct(">I")
+HISTORY_LIMIT = 200
+"""Generations in one answer."""
+QUERY_CODESPACE = "pol-query"
+
+
+class QueryError(PolError):
+    """A query that cannot be answered; the code tells programs why."""
+
+    code = 1
+
+
+class UnknownPath(QueryError):
+    """No such path."""
+
+    code = 1
+
+
+class MalformedQuery(QueryError):
+    """Data of the wrong form for its path."""
+
+    code = 2
+
+
+class HeightNotServed(QueryError):
+    """A version that this node does not keep."""
+
+    code = 3
+
+
+class Info:
+    """Answers what was committed, and reads of it."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._paths: dict[str, Callable[[abci.RequestQuery], abci.ResponseQuery]] = {
+            "/store/state/key": self._query_state,
+            "/store/weights/key": self._query_chunk,
+            "/history": self._query_history,
+            "/status": self._query_status,
+        }
+
+    def info(self) -> abci.ResponseInfo:
+        """Say what was committed last; CometBFT replays what comes after it."""
+        store = self._replica.store
+        return abci.ResponseInfo(
+            data="pol_abci",
+            version=__version__,
+            app_version=PROTOCOL_VERSION,
+            last_block_height=store.height,
+            last_block_app_hash=store.app_hash,
+        )
+
+    def query(self, request: abci.RequestQuery) -> abci.ResponseQuery:
+        """Read committed state, or what this node knows beside it."""
+        try:
+            answer = self._paths.get(request.path)
+            if answer is None:
+                raise UnknownPath(f"no path {request.path!r}: there are {', '.join(self._paths)}")
+            return answer(request)
+        except QueryError as error:
+            return abci.ResponseQuery(
+                code=error.code, codespace=QUERY_CODESPACE, log=str(error), key=request.data
+            )
+
+    def _query_state(self, request: abci.RequestQuery) -> abci.ResponseQuery:
+        height = self._choose_height(request)
+        return _encode_answer(request, self._replica.store.query_state(request.data, height))
+
+    def _query_chunk(self, request: abci.RequestQuery) -> abci.ResponseQuery:
+        index, height = _decode_index(request.data), self._choose_height(request)
+        return _encode_answer(request, self._replica.store.query_chunk(index, height))
+
+    def _choose_height(self, request: abci.RequestQuery) -> int:
+        newest = self._replica.store.height
+        if newest == 0:
+            raise HeightNotServed("nothing is committed yet: ask again after the first block")
+        if request.height == 0:
+            return max(newest - 1, 1) if request.prove else newest
+        if request.height not in (newest, newest - 1):
+            raise HeightNotServed(
+                f"height {request.height} is not kept: this node answers at {newest} and "
+                f"{newest - 1}"
+            )
+        return request.height
+
+    def _query_history(self, request: abci.RequestQuery) -> abci.ResponseQuery:
+        first = _decode_index(request.data)
+        records = self._replica.store.records(first, HISTORY_LIMIT)
+        value = b"".join(LENGTH.pack(len(data)) + data for _, data in records)
+        height = self._replica.store.height
+        return abci.ResponseQuery(key=request.data, value=value, height=height)
+
+    def _query_status(self, request: abci.RequestQuery) -> abci.ResponseQuery:
+        status = json.dumps(self._compute_status()).encode()
+        height = self._replica.store.height
+        return abci.ResponseQuery(key=request.data, value=status, height=height)
+
+    def _compute_status(self) -> dict[str, object]:
+        replica = self._replica
+        status: dict[str, object] = {
+            "chain_id": replica.chain.chain_id,
+            "height": replica.store.height,
+            "time_ms": replica.time_ms,
+            "standstill": explain_standstill(replica),
+        }
+        if replica.store.height == 0:
+            return status
+        params, head = replica.chain.params.difficulty, replica.get_head()
+        verifier, soonest = replica.verifier, replica.tickets.get_soonest()
+        counters = verifier.status
+        return status | {
+            "generation": head.generation,
+            "seed": head.seed.hex(),
+            "weights_root": head.weights_root.hex(),
+            "head_time_ms": head.time_ms,
+            "head_difficulty": head.difficulty,
+            "difficulty_now": compute_difficulty(
+                params, head.difficulty, head.time_ms, replica.get_now_ms()
+            ),
+            "target_interval_ms": params.target_interval_ms,
+            "verifier": {
+                "alive": counters.alive,
+                "queued": verifier.queued,
+                "walking": verifier.is_walking,
+                "walked": counters.walked,
+                "false": counters.false,
+                "steps_per_second": (
+                    counters.steps / counters.seconds if counters.seconds else None
+                ),
+            },
+            "tickets": {
+                "kept": len(replica.tickets),
+                "best_score": None if soonest is None else soonest.verdict.score,
+                "best_good_time_ms": None if soonest is None else soonest.good_time_ms,
+            },
+            "accuracy": self._find_accuracy(head.generation),
+            "size_all": verifier.size_all,
+        }
+
+    def _find_accuracy(self, generation: int) -> dict[str, int] | None:
+        """Accuracy of the newest generations that has one; the verifier measures when idle."""
+        for candidate in range(generation, max(0, generation - 3), -1):
+            data = self._replica.store.get_record(candidate)
+            record = None if data is None else GenerationRecord.decode(data)
+            if record is not None and record.has_accuracy:
+                return {
+                    "generation": candidate,
+                    "correct": record.correct_all,
+                    "size": record.size_all,
+                }
+        return None
+
+
+def _decode_index(data: bytes) -> int:
+    if len(data) != INDEX_BYTES:
+        raise MalformedQuery(f"the data is a u64, 8 bytes big-endian, not {len(data)} bytes")
+    return int.from_bytes(data, "big")
+
+
+def _encode_answer(request: abci.RequestQuery, answer: Answer) -> abci.ResponseQuery:
+    """Encode a value with its proof: with proof, as it is stored, since that is what is hashed."""
+    reply = abci.ResponseQuery(key=request.data, height=answer.height)
+    if answer.payload is not None:
+        reply.value = encode_value(answer.payload) if request.prove else answer.payload
+    if request.prove:
+        ops = [proof_pb2.ProofOp(type=op.type, key=op.key, data=op.data) for op in answer.ops]
+        reply.proof_ops.CopyFrom(proof_pb2.ProofOps(ops=ops))
+    return reply

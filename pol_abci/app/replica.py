@@ -1,0 +1,177 @@
+"""What the four connections share: the committed state, the mempool's fork of it, the clock."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pol_abci.app.tickets import Ticket, Tickets
+from pol_abci.rules import keys
+from pol_abci.rules.codec import Account, GenerationRecord, ValidatorSet
+from pol_abci.rules.difficulty import compute_good_time_ms
+from pol_abci.rules.progress import compute_progress_delay_ms
+from pol_abci.rules.signing import authenticate
+from pol_abci.rules.state import Overlay
+from pol_abci.rules.transition import ChainContext, get_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pol_abci.app.verifier import Verifier
+    from pol_abci.rules.codec import Head, SignedTx
+    from pol_abci.rules.genesis import Genesis
+    from pol_abci.rules.params import Address
+    from pol_abci.rules.proof import TrueWalk, WalkClaim
+    from pol_abci.rules.state import StateReader
+    from pol_abci.store.store import Store
+    from pol_abci.store.versions import Pending
+
+log = structlog.get_logger(__name__)
+
+AUTHENTICATED_BYTES = 32 * 2**20
+"""Transactions whose signature is known to be right, by their total size."""
+
+
+def read_clock_ms() -> int:
+    """Return this machine's time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Replica:
+    """One node's copy of the chain's state machine, and what it knows beside the state.
+
+    `state` is the newest committed state (after InitChain and before the first Commit: genesis);
+    `mempool_state` a fork of it that CheckTx applies transfers to; `head` the newest generation;
+    `time_ms` the newest header time that this node has seen.
+    """
+
+    def __init__(
+        self,
+        *,
+        chain_id: str,
+        genesis: Genesis,
+        initial_height: int,
+        store: Store,
+        verifier: Verifier,
+        clock_ms: Callable[[], int] = read_clock_ms,
+    ) -> None:
+        self.chain = ChainContext(chain_id, genesis.params)
+        self.genesis = genesis
+        self.initial_height = initial_height
+        self.store = store
+        self.verifier = verifier
+        self.tickets = Tickets()
+        self.time_ms = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self._clock_ms = clock_ms
+        self._authenticated: OrderedDict[bytes, SignedTx] = OrderedDict()
+        self._authenticated_bytes = 0
+        verifier.on_true_walk = self.keep_ticket
+        self.state: StateReader = store.state()
+        self.mempool_state = Overlay(self.state)
+        if store.height:
+            self.time_ms = self.get_head().time_ms
+            self._follow_head(store.weights())
+
+    # -- state
+
+    def begin(self, state: StateReader, weights: bytes) -> None:
+        """Stand at genesis: `state` is what InitChain made, `weights` are W_0."""
+        self.state = state
+        self.mempool_state = Overlay(state)
+        self._follow_head(weights)
+
+    def commit(
+        self,
+        pending: Pending,
+        height: int,
+        accepted: GenerationRecord | None,
+        weights: bytes | None,
+    ) -> None:
+        """Write a decided block's state and go on from it. Nothing is written if this raises."""
+        record = None if accepted is None else (accepted.generation, accepted.encode())
+        self.store.commit(pending, height, record)
+        self.state = self.store.state()
+        self.mempool_state = Overlay(self.state)
+        if accepted is not None:
+            assert weights is not None
+            self._follow_head(weights)
+        self.on_change()
+
+    def get_head(self) -> Head:
+        """Return the newest generation's record."""
+        return get_head(self.state)
+
+    def get_account(self, address: Address) -> Account | None:
+        """Return an account, or None for one that nothing was ever sent to."""
+        data = self.state.get(keys.account(address))
+        return None if data is None else Account.decode(data)
+
+    def get_validator_keys(self) -> frozenset[bytes]:
+        """Return the consensus keys of the validators last given to CometBFT."""
+        data = self.state.get(keys.validators())
+        validators = () if data is None else ValidatorSet.decode(data).validators
+        return frozenset(validator.consensus_key for validator in validators)
+
+    def _follow_head(self, weights: bytes) -> None:
+        head = self.get_head()
+        self.tickets.clear()
+        self.verifier.set_head(head.generation, head.seed, weights)
+        self.verifier.measure_accuracy(head.generation, weights, self._record_accuracy)
+
+    def _record_accuracy(self, generation: int, correct: int, size: int) -> None:
+        data = self.store.get_record(generation)
+        if data is None:  # generation 0 has no proof, and so no record
+            return
+        record = replace(
+            GenerationRecord.decode(data), has_accuracy=True, correct_all=correct, size_all=size
+        )
+        self.store.put_record(generation, record.encode())
+
+    # -- transactions
+
+    def authenticate(self, raw: bytes) -> SignedTx:
+        """Decode a transaction and check its signature, once for each that is right.
+
+        Raises
+        ------
+        InvalidTx
+            It is malformed, too long, or not signed by its key for this chain.
+        """
+        key = hashlib.sha256(raw).digest()
+        known = self._authenticated.get(key)
+        if known is not None:
+            self._authenticated.move_to_end(key)
+            return known
+        tx = authenticate(self.chain.chain_id, raw)
+        self._authenticated[key] = tx
+        self._authenticated_bytes += len(tx.body_bytes)
+        while self._authenticated_bytes > AUTHENTICATED_BYTES:
+            _, dropped = self._authenticated.popitem(last=False)
+            self._authenticated_bytes -= len(dropped.body_bytes)
+        return tx
+
+    def get_now_ms(self) -> int:
+        """Return the time that CheckTx goes by: the clock's, never before the newest header's."""
+        return max(self._clock_ms(), self.time_ms)
+
+    def keep_ticket(self, claim: WalkClaim, raw: bytes, verdict: TrueWalk) -> None:
+        """Keep a true walk until it is good, if waiting makes it good."""
+        head, params = self.get_head(), self.chain.params
+        if claim.generation != head.generation:
+            return
+        delay_ms = compute_progress_delay_ms(params.walk, params.difficulty, verdict)
+        if delay_ms is None:
+            log.info("a true walk makes too little progress", miner=claim.address.hex())
+            return
+        difficulty_ms = compute_good_time_ms(
+            params.difficulty, head.difficulty, head.time_ms, verdict.score
+        )
+        good_time_ms = max(difficulty_ms, head.time_ms + delay_ms)
+        if self.tickets.keep(Ticket(raw, claim, verdict, good_time_ms)):
+            self.on_change()

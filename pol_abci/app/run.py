@@ -1,0 +1,87 @@
+"""One application process: store, verifier, ABCI server, and the hand-over of good tickets."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pol_abci.abci.server import serve
+from pol_abci.app.application import PolApplication
+from pol_abci.app.replica import Replica
+from pol_abci.app.resubmit import resubmit_tickets
+from pol_abci.app.tasks import run_until_first_ends
+from pol_abci.app.verifier import Verifier
+from pol_abci.app.verifier_messages import Configure
+from pol_abci.client.rpc import RpcClient
+from pol_abci.rules.genesis import compute_genesis_digest
+from pol_abci.store.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pol_abci.rules.genesis import Genesis
+
+log = structlog.get_logger(__name__)
+
+RPC_TIMEOUT_S = 2.0
+"""Of this node's own RPC, on the same machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSettings:
+    """What an application process needs to know.
+
+    `listen` is "unix://path" or "tcp://host:port", where CometBFT connects; `rpc_url` is that
+    CometBFT's own RPC; `threads` are the verifier's.
+    """
+
+    chain_id: str
+    genesis: Genesis
+    initial_height: int
+    store_path: Path
+    listen: str
+    rpc_url: str
+    threads: int
+
+
+async def run_app(settings: AppSettings) -> None:
+    """Serve one CometBFT until cancelled.
+
+    Raises
+    ------
+    PolError
+        The store, the data, the genesis or the address cannot be used: the message says what to
+        do. Anything else is a bug, and has committed nothing.
+    """
+    genesis = settings.genesis
+    configure = Configure(settings.chain_id, genesis.params, genesis.weights_root, settings.threads)
+    async with AsyncExitStack() as stack:
+        store = Store.open(
+            settings.store_path,
+            chain_id=settings.chain_id,
+            genesis_digest=compute_genesis_digest(genesis),
+        )
+        stack.callback(store.close)
+        rpc = await stack.enter_async_context(RpcClient(settings.rpc_url, timeout_s=RPC_TIMEOUT_S))
+        verifier = Verifier(configure)
+        replica = Replica(
+            chain_id=settings.chain_id,
+            genesis=genesis,
+            initial_height=settings.initial_height,
+            store=store,
+            verifier=verifier,
+        )
+        started = asyncio.Event()
+
+        async def serve_when_ready() -> None:
+            await started.wait()
+            log.info("serving", listen=settings.listen, height=store.height)
+            await serve(PolApplication(replica), settings.listen)
+
+        await run_until_first_ends(
+            verifier.run(started), serve_when_ready(), resubmit_tickets(replica, rpc)
+        )

@@ -1,0 +1,312 @@
+"""The application's side of the verifier: one process, its jobs, its verdicts.
+
+Urgent walks (of a proposal or a block) are sent at once and overtake what is under way; queued
+ones (of CheckTx) go one at a time. A process that dies is started again and given everything
+that it had not answered. Nothing here trains, and nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from pol_abci.app.tasks import run_until_first_ends
+from pol_abci.app.verifier_messages import (
+    LENGTH,
+    ComputeInitialWeights,
+    ComputeWeights,
+    Configure,
+    Done,
+    FromVerifier,
+    Job,
+    MeasureAccuracy,
+    Ready,
+    Refused,
+    SetHead,
+    ToVerifier,
+    VerifyWalk,
+    decode_message,
+    encode_message,
+)
+from pol_abci.app.walk_queue import Standing, WalkQueue
+from pol_abci.rules.errors import PolError
+from pol_abci.rules.proof import FalseWalk, TrueWalk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pol_abci.rules.proof import WalkClaim, WalkVerdict
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 3
+"""A job that ends the process this often is not given to it again."""
+RESTART_DELAY_S = 0.5
+VERDICT_LIMIT = 4_096
+"""Verdicts kept of one generation."""
+ACCURACY_LIMIT = 64
+"""Generations whose accuracy waits to be measured."""
+
+
+class VerifierError(PolError):
+    """The verifier cannot do what consensus needs of it."""
+
+
+@dataclass(slots=True)
+class VerifierStatus:
+    """What the verifier does, for people."""
+
+    alive: bool = False
+    walked: int = 0
+    false: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Outstanding:
+    message: Job
+    future: asyncio.Future[WalkVerdict | bytes | int | None]
+    attempts: int = 0
+
+
+class Verifier:
+    """Verdicts on walks from the head, and the weights that true ones make."""
+
+    def __init__(self, configure: Configure) -> None:
+        self.on_true_walk: Callable[[WalkClaim, bytes, TrueWalk], None] = lambda *_: None
+        self.status = VerifierStatus()
+        self.size_all = 0
+        self.verdicts: dict[WalkClaim, WalkVerdict] = {}
+        self._configure = configure
+        self._queue = WalkQueue()
+        self._walking: WalkClaim | None = None
+        self._accuracy: deque[tuple[int, bytes, Callable[[int, int, int], None]]] = deque(
+            maxlen=ACCURACY_LIMIT
+        )
+        self._wake = asyncio.Event()
+        self._head: SetHead | None = None
+        self._jobs: dict[int, _Outstanding] = {}
+        self._next_job = 0
+        self._process: asyncio.subprocess.Process | None = None
+
+    # -- the process
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Keep the process alive and fed until cancelled; `started` is set once it is ready.
+
+        Raises
+        ------
+        VerifierError
+            The process refuses the task: its reason says what to do.
+        """
+        await run_until_first_ends(self._keep_alive(started), self._feed())
+
+    async def _keep_alive(self, started: asyncio.Event) -> None:
+        while True:
+            await self._run_once(started)
+            log.warning("the verifier has ended; starting it again")
+            await asyncio.sleep(RESTART_DELAY_S)
+
+    async def _run_once(self, started: asyncio.Event) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pol_abci.app.verifier_process",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self._process = process
+        try:
+            self._send(self._configure)
+            while (message := await self._receive(process)) is not None:
+                self._take(message, started)
+        finally:
+            self.status.alive = False
+            self._process = None
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+
+    def _take(self, message: FromVerifier, started: asyncio.Event) -> None:
+        match message:
+            case Refused():
+                raise VerifierError(message.reason)
+            case Ready():
+                self.size_all = message.size_all
+                self.status.alive = True
+                self._resume()
+                started.set()
+            case Done():
+                self.status.steps += message.steps
+                self.status.seconds += message.seconds
+                outstanding = self._jobs.pop(message.job)
+                if not outstanding.future.done():
+                    outstanding.future.set_result(message.result)
+
+    def _resume(self) -> None:
+        """Give a new process the head and every job that the last one left."""
+        if self._head is not None:
+            self._send(self._head)
+        for number in sorted(self._jobs):
+            outstanding = self._jobs[number]
+            outstanding.attempts += 1
+            if outstanding.attempts < MAX_ATTEMPTS:
+                self._send(outstanding.message)
+                continue
+            del self._jobs[number]
+            if not outstanding.future.done():
+                outstanding.future.set_exception(
+                    VerifierError(
+                        f"the verifier process ended {MAX_ATTEMPTS} times on one walk: its "
+                        "messages stand above in this log; is the machine out of memory?"
+                    )
+                )
+
+    @staticmethod
+    async def _receive(process: asyncio.subprocess.Process) -> FromVerifier | None:
+        assert process.stdout is not None
+        try:
+            (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+            message = decode_message(await process.stdout.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        assert isinstance(message, (Ready, Refused, Done))
+        return message
+
+    def _send(self, message: ToVerifier) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.write(encode_message(message))
+
+    # -- jobs
+
+    async def _ask(self, message: Job) -> WalkVerdict | bytes | int | None:
+        """Have a job done at once; None when its head is gone."""
+        future: asyncio.Future[WalkVerdict | bytes | int | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        message = replace(message, job=self._next_job)
+        self._next_job += 1
+        self._jobs[message.job] = _Outstanding(message, future)
+        if self.status.alive:
+            self._send(message)
+        return await future
+
+    async def verify(self, claim: WalkClaim) -> WalkVerdict:
+        """Return the verdict on a walk from the present head, before anything that waits.
+
+        Raises
+        ------
+        VerifierError
+            The process cannot be kept alive over this walk.
+        """
+        known = self.verdicts.get(claim)
+        if known is None:
+            result = await self._ask(VerifyWalk(0, claim))
+            assert isinstance(result, (TrueWalk, FalseWalk)), "the head moved under a proposal"
+            known = self._remember(claim, result)
+        return known
+
+    def _remember(self, claim: WalkClaim, verdict: WalkVerdict) -> WalkVerdict:
+        self.status.walked += 1
+        if isinstance(verdict, FalseWalk):
+            self.status.false += 1
+        if len(self.verdicts) >= VERDICT_LIMIT:
+            del self.verdicts[next(iter(self.verdicts))]
+        self.verdicts[claim] = verdict
+        return verdict
+
+    async def compute_weights(self, claim: WalkClaim) -> bytes:
+        """Return the weights that a true walk makes."""
+        return cast("bytes", await self._ask(ComputeWeights(0, claim)))
+
+    async def compute_initial_weights(self) -> bytes:
+        """Return W_0."""
+        return cast("bytes", await self._ask(ComputeInitialWeights(0)))
+
+    def set_head(self, generation: int, seed: bytes, weights: bytes) -> None:
+        """Go over to a new head; everything known of walks from the old one is dropped."""
+        self._head = SetHead(generation, seed, weights)
+        self.verdicts.clear()
+        self._queue.clear()
+        if self.status.alive:
+            self._send(self._head)
+
+    def measure_accuracy(
+        self, generation: int, weights: bytes, then: Callable[[int, int, int], None]
+    ) -> None:
+        """When idle, count what `weights` gets right of all of E.
+
+        The result goes to `then(generation, correct, size)`. When too many wait, the oldest are
+        dropped.
+        """
+        self._accuracy.append((generation, weights, then))
+        self._wake.set()
+
+    # -- the queue
+
+    @property
+    def queued(self) -> int:
+        """Number of walks that wait."""
+        return len(self._queue)
+
+    @property
+    def is_walking(self) -> bool:
+        """Whether a queued walk is under way."""
+        return self._walking is not None
+
+    def enqueue(self, claim: WalkClaim, raw: bytes, standing: Standing) -> None:
+        """Have a walk verified in its turn; `on_true_walk` hears of it if it is true.
+
+        Raises
+        ------
+        ProofRefused
+            See `WalkQueue.add`.
+        """
+        if claim != self._walking:
+            self._queue.add(claim, raw, standing)
+            self._wake.set()
+
+    async def _feed(self) -> None:
+        """Give the process queued walks, one at a time, and accuracies when none waits."""
+        while True:
+            await self._wake.wait()
+            if (entry := self._queue.pop()) is not None:
+                await self._verify_queued(*entry)
+            elif self._accuracy:
+                generation, weights, then = self._accuracy.popleft()
+                correct = await self._ask(MeasureAccuracy(0, weights))
+                assert isinstance(correct, int)
+                then(generation, correct, self.size_all)
+            else:
+                self._wake.clear()
+
+    async def _verify_queued(self, claim: WalkClaim, raw: bytes) -> None:
+        verdict = self.verdicts.get(claim)
+        if verdict is None:
+            self._walking = claim
+            try:
+                result = await self._ask(VerifyWalk(0, claim))
+            except VerifierError as error:
+                log.warning("a walk could not be verified", reason=str(error))
+                self._queue.refuse(claim.address)
+                return
+            finally:
+                self._walking = None
+            if result is None or self._head is None or claim.generation != self._head.generation:
+                return  # its head is gone
+            assert isinstance(result, (TrueWalk, FalseWalk))
+            verdict = self._remember(claim, result)
+        if isinstance(verdict, TrueWalk):
+            self.on_true_walk(claim, raw, verdict)
+        else:
+            log.info("a walk is false", miner=claim.address.hex(), reason=verdict.reason)
+            self._queue.refuse(claim.address)
