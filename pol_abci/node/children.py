@@ -1,0 +1,61 @@
+"""The processes of one node on one machine, as `up` starts them: app, CometBFT, miner."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pol_abci.node.home import get_account_file, get_cometbft_folder
+from pol_abci.node.supervisor import ChildCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pol_abci.node.home import Home
+
+MINER_NICENESS = 10
+"""Blocks and verification go before the search for proofs."""
+
+
+def compose_children(
+    home: Home, cometbft: Path, *, on_miner_line: Callable[[str], None] | None
+) -> tuple[ChildCommand, ...]:
+    """Return the children of a home in the order in which they start; they stop in reverse.
+
+    The app comes first: CometBFT, when it finds none, waits for seconds. `on_miner_line` gets the
+    miner's JSON lines; None is for a node without a miner. Paths are relative to the home, which
+    is the children's working directory, since a unix socket's path has room for 100 bytes only.
+    """
+    program = (sys.executable, "-m", "pol_abci.cli")
+    children = [
+        ChildCommand(name="app", arguments=(*program, "start", "--home", ".")),
+        ChildCommand(
+            name="cometbft",
+            arguments=(
+                str(cometbft),
+                "node",
+                "--home",
+                str(get_cometbft_folder(home.path).relative_to(home.path)),
+            ),
+        ),
+    ]
+    if on_miner_line is not None:
+        key = get_account_file(home.path).relative_to(home.path)
+        children.append(
+            ChildCommand(
+                name="miner",
+                arguments=(
+                    *program,
+                    "mine",
+                    "--node",
+                    home.settings.rpc_url,
+                    "--key",
+                    str(key),
+                    "--json",
+                ),
+                on_line=on_miner_line,
+                niceness=MINER_NICENESS,
+            )
+        )
+    return tuple(children)

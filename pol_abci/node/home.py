@@ -1,0 +1,268 @@
+"""A home folder: everything that one node owns, where it lies, and reading it with care.
+
+    <home>/pol.toml       settings of the app, and which chain this is
+    <home>/account.json   the account's key, mode 0600
+    <home>/cometbft/      CometBFT's own home: config/, data/
+    <home>/app/           the app's store
+    <home>/logs/          one log a process
+
+`pol_abci.node.init` makes homes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import tomlkit
+import tomlkit.exceptions
+
+from pol_abci.node.supervisor import check_port
+from pol_abci.rules.errors import GenesisError, PolError
+from pol_abci.rules.genesis import Genesis, compute_genesis_digest, parse_genesis
+from pol_abci.rules.params import PROTOCOL_VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS_FILE = "pol.toml"
+MAX_THREADS = 1_024
+
+T = TypeVar("T")
+
+
+class HomeError(PolError):
+    """A folder that is no home, or not the home that its files say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What pol.toml says. `listen` is where CometBFT finds the app, `rpc_url` the reverse.
+
+    A relative path in `listen` begins at the home. `threads` are the verifier's.
+    """
+
+    chain_id: str
+    genesis_digest: bytes
+    listen: str
+    rpc_url: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisDocument:
+    """CometBFT's genesis file: the document as it is, and what this protocol reads in it."""
+
+    document: dict[str, Any]
+    chain_id: str
+    genesis: Genesis
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A home folder that has been read and checked. `path` is absolute."""
+
+    path: Path
+    settings: Settings
+    genesis: Genesis
+
+    @property
+    def cometbft_folder(self) -> Path:
+        """CometBFT's `--home`."""
+        return get_cometbft_folder(self.path)
+
+    @property
+    def config_file(self) -> Path:
+        """CometBFT's configuration."""
+        return self.cometbft_folder / "config" / "config.toml"
+
+    @property
+    def genesis_file(self) -> Path:
+        """CometBFT's genesis document."""
+        return get_genesis_file(self.path)
+
+    @property
+    def account_file(self) -> Path:
+        """The key of this node's account."""
+        return get_account_file(self.path)
+
+    @property
+    def store_folder(self) -> Path:
+        """The app's LMDB environment."""
+        return self.path / "app"
+
+    @property
+    def logs_folder(self) -> Path:
+        """One log a process."""
+        return self.path / "logs"
+
+    def check_ports(self) -> None:
+        """Raise `PortInUse` when CometBFT could not listen on a port that it is to listen on."""
+        config = _read_toml(self.config_file)
+        for section in ("rpc", "p2p"):
+            address = config.get(section, {}).get("laddr", "")
+            if address.startswith("tcp://"):
+                check_port(
+                    address,
+                    f"--{section}-port (a new home), or laddr under [{section}] in "
+                    f"{self.config_file} (this one)",
+                )
+
+
+def load_home(path: Path) -> Home:
+    """Read a home folder and hold its files against each other.
+
+    Raises
+    ------
+    HomeError
+        When it is no home, a file is missing or damaged, or the genesis is not the recorded one.
+    GenesisError
+        When the genesis is not one that this version can run.
+    """
+    path = path.absolute()
+    if not (path / SETTINGS_FILE).is_file():
+        raise HomeError(
+            f"{path} is no home of a node: it has no {SETTINGS_FILE}; "
+            f"make one with: pol-abci init --home {path}"
+        )
+    settings = _read_settings(path / SETTINGS_FILE)
+    for file in (get_genesis_file(path), get_cometbft_folder(path) / "config" / "config.toml"):
+        if not file.is_file():
+            raise HomeError(f"{file} is missing; restore it from a copy, or make a new home")
+    document = read_genesis_document(get_genesis_file(path))
+    if document.chain_id != settings.chain_id:
+        raise HomeError(
+            f"{get_genesis_file(path)} is of chain {document.chain_id!r}, this home of "
+            f"{settings.chain_id!r}; put the chain's own genesis back"
+        )
+    digest = compute_genesis_digest(document.genesis)
+    if digest != settings.genesis_digest:
+        raise HomeError(
+            f"app_state in {get_genesis_file(path)} has been changed since this home was made "
+            f"(digest {digest.hex()}, recorded {settings.genesis_digest.hex()}); "
+            f"put the chain's own genesis back"
+        )
+    return Home(path, settings, document.genesis)
+
+
+def read_genesis_document(path: Path) -> GenesisDocument:
+    """Read CometBFT's genesis file, or what a node's RPC answers to /genesis.
+
+    Raises
+    ------
+    GenesisError
+        When it cannot be read, or is not a genesis of this protocol and version.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GenesisError(f"cannot read the genesis {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise GenesisError(f"{path} is not JSON, so it is no genesis: {error}") from error
+    if isinstance(document, dict) and isinstance(document.get("result"), dict):
+        document = document["result"].get("genesis")
+    if not isinstance(document, dict) or "app_state" not in document:
+        raise GenesisError(f"{path} is no genesis of a chain: it has no app_state")
+    chain_id = document.get("chain_id")
+    if not isinstance(chain_id, str) or not chain_id:
+        raise GenesisError(f"{path} names no chain_id")
+    try:
+        version = document["consensus_params"]["version"]["app"]
+    except (KeyError, TypeError):
+        version = None
+    if version != str(PROTOCOL_VERSION):
+        raise GenesisError(
+            f"{path} is of protocol version {version}, this is version {PROTOCOL_VERSION} "
+            f"(consensus_params.version.app)"
+        )
+    return GenesisDocument(document, chain_id, parse_genesis(document["app_state"]))
+
+
+def write_settings(path: Path, settings: Settings) -> None:
+    """Write pol.toml into the home folder `path`."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Settings of this node; CometBFT's are in cometbft/config/."))
+    chain = tomlkit.table()
+    chain.add(tomlkit.comment("Which chain this home is of. Changing these changes nothing else."))
+    chain["id"] = settings.chain_id
+    chain["genesis_digest"] = settings.genesis_digest.hex()
+    app = tomlkit.table()
+    app.add(tomlkit.comment("Where the app listens for CometBFT (its proxy_app)."))
+    app["listen"] = settings.listen
+    app.add(tomlkit.comment("The RPC of this node's CometBFT."))
+    app["rpc"] = settings.rpc_url
+    verifier = tomlkit.table()
+    verifier.add(tomlkit.comment("Threads of the process that verifies proofs."))
+    verifier["threads"] = settings.threads
+    document["chain"], document["app"], document["verifier"] = chain, app, verifier
+    (path / SETTINGS_FILE).write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+def get_cometbft_folder(path: Path) -> Path:
+    """Return CometBFT's own home in the home folder `path`."""
+    return path / "cometbft"
+
+
+def get_genesis_file(path: Path) -> Path:
+    """Return the genesis document in the home folder `path`."""
+    return get_cometbft_folder(path) / "config" / "genesis.json"
+
+
+def get_account_file(path: Path) -> Path:
+    """Return the account's key file in the home folder `path`."""
+    return path / "account.json"
+
+
+def _read_settings(file: Path) -> Settings:
+    """Read pol.toml strictly: a mistyped key must not pass for a default."""
+    values = _read_toml(file)
+    settings = Settings(
+        chain_id=_take(file, values, "chain", "id", str),
+        genesis_digest=_take_digest(file, values),
+        listen=_take(file, values, "app", "listen", str),
+        rpc_url=_take(file, values, "app", "rpc", str),
+        threads=_take(file, values, "verifier", "threads", int),
+    )
+    unknown = [
+        f"{section}.{key}"
+        for section, rest in values.items()
+        for key in (rest if isinstance(rest, dict) else [""])
+    ]
+    if unknown:
+        raise HomeError(f"{file}: take out what is no setting: {', '.join(unknown)}")
+    if not settings.listen.startswith(("unix://", "tcp://")):
+        raise HomeError(f"{file}: app.listen must begin with unix:// or tcp://")
+    if not settings.rpc_url.startswith(("http://", "https://")):
+        raise HomeError(f"{file}: app.rpc must begin with http:// or https://")
+    if not 1 <= settings.threads <= MAX_THREADS:
+        raise HomeError(f"{file}: verifier.threads must be between 1 and {MAX_THREADS}")
+    return settings
+
+
+def _take_digest(file: Path, values: dict[str, Any]) -> bytes:
+    """Take the genesis digest out of the settings' values."""
+    text = _take(file, values, "chain", "genesis_digest", str)
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise HomeError(f"{file}: chain.genesis_digest must be hexadecimal digits") from error
+
+
+def _take(file: Path, values: dict[str, Any], section: str, key: str, kind: type[T]) -> T:
+    """Take one value out of the settings' values."""
+    table = values.get(section)
+    value = table.pop(key, None) if isinstance(table, dict) else None
+    if type(value) is not kind:
+        raise HomeError(f"{file}: {section}.{key} must be given, as {kind.__name__}")
+    return value
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    """Read a TOML file into plain values."""
+    try:
+        return tomlkit.parse(file.read_text(encoding="utf-8")).unwrap()
+    except OSError as error:
+        raise HomeError(f"cannot read {file}: {error.strerror}") from error
+    except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
+        raise HomeError(f"{file} is not TOML: {error}") from error

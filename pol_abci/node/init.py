@@ -1,0 +1,310 @@
+"""Make a home folder: for a new chain from a preset, or for joining a chain by its genesis.
+
+A home is made in a temporary folder beside its place and renamed when it is whole, so a failed
+`init` leaves nothing, and an existing home can't be overwritten.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+
+from pol_abci.client.keys import AccountKey
+from pol_abci.learning.calibrate import measure_steps_per_second
+from pol_abci.learning.task import load_task
+from pol_abci.learning.weights import compute_root
+from pol_abci.node.home import (
+    Home,
+    HomeError,
+    Settings,
+    get_account_file,
+    get_cometbft_folder,
+    get_genesis_file,
+    load_home,
+    read_genesis_document,
+    write_settings,
+)
+from pol_abci.node.presets import Preset, find_preset, load_preset
+from pol_abci.rules.genesis import (
+    Genesis,
+    GenesisAccount,
+    compute_genesis_digest,
+    genesis_to_json,
+)
+from pol_abci.rules.params import (
+    MAX_DIFFICULTY,
+    MAX_TX_BYTES,
+    PROTOCOL_VERSION,
+    SCORE_UNIT,
+    Amount,
+    Params,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RPC_PORT = 26657
+P2P_PORT = 26656
+INITIAL_BALANCE = Amount(1_000 * 10**6)
+"""Of the first validator: what pays the smallest fee a million times at 1,000 units, so that
+transfers and new validators need not wait for the first rewards to mature. 20 rewards' worth."""
+MEASURE_S = 3.0
+FIRST_DIFFICULTY_BITS = 2.9
+"""Above log2 of the steps in a target interval; protocol section 2."""
+MAX_BLOCK_BYTES = 4 * MAX_TX_BYTES
+MAX_EVIDENCE_BYTES = 65_536
+VERIFIER_THREADS = 1
+
+_CHAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,50}")
+_MAX_PORT = 65_535
+
+
+def create_home(
+    path: Path,
+    *,
+    cometbft: Path,
+    preset: str,
+    chain_id: str,
+    report: Callable[[str], None],
+    rpc_port: int = RPC_PORT,
+    p2p_port: int = P2P_PORT,
+    difficulty_bits: float | None = None,
+) -> Home:
+    """Make the home of a new chain's only validator, which owns the share ring whole.
+
+    `cometbft` is the binary; `report` gets a sentence for people now and then. Without
+    `difficulty_bits` the first difficulty follows from this machine's measured step rate.
+
+    Raises
+    ------
+    HomeError
+        When the folder exists, or a value given is not usable.
+    UnknownPreset, DatasetMissing, DatasetMismatch
+        As their names say.
+    """
+    chosen = load_preset(preset)
+    if not _CHAIN_ID.fullmatch(chain_id):
+        raise HomeError(
+            f"chain id {chain_id!r}: take 1 to 50 letters, digits, dots, dashes or underscores"
+        )
+    with _build_home(path) as folder:
+        _init_cometbft(folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port)
+        key = AccountKey.generate()
+        key.save(get_account_file(folder))
+        params, weights_root = _fit_to_machine(chosen.params, chain_id, difficulty_bits, report)
+        validator = _read_json(get_genesis_file(folder))["validators"][0]
+        account = GenesisAccount(
+            address=key.address,
+            balance=INITIAL_BALANCE,
+            consensus_key=base64.b64decode(validator["pub_key"]["value"]),
+        )
+        genesis = Genesis(
+            params=params,
+            accounts=(account,),
+            ring=((key.address, params.shares.slots),),
+            weights_root=weights_root,
+        )
+        _write_genesis(folder, chain_id, genesis)
+        _finish(folder, chain_id, genesis, rpc_port)
+    return load_home(path)
+
+
+def join_chain(
+    path: Path,
+    *,
+    cometbft: Path,
+    genesis_file: Path,
+    report: Callable[[str], None],
+    peers: str = "",
+    rpc_port: int = RPC_PORT,
+    p2p_port: int = P2P_PORT,
+) -> Home:
+    """Make the home of a node that follows the chain of `genesis_file`, with keys of its own.
+
+    `peers` are CometBFT's persistent_peers, `id@host:port` and commas. The node validates nothing
+    until its account registers its consensus key and earns shares.
+
+    Raises
+    ------
+    HomeError, UnknownPreset, DatasetMissing, DatasetMismatch
+        As `create_home`.
+    GenesisError
+        When the genesis is not one that this version can run, or its first weights differ here.
+    """
+    document = read_genesis_document(genesis_file)
+    genesis = document.genesis
+    chosen = find_preset(genesis.params)
+    load_task(genesis.params, genesis.weights_root, document.chain_id)
+    with _build_home(path) as folder:
+        _init_cometbft(folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port, peers=peers)
+        AccountKey.generate().save(get_account_file(folder))
+        _write_json(get_genesis_file(folder), document.document)
+        _finish(folder, document.chain_id, genesis, rpc_port)
+    report(f"Checked data and first weights of {document.chain_id} against its genesis.")
+    return load_home(path)
+
+
+def compute_first_difficulty(steps_per_second: float, target_interval_ms: int) -> int:
+    """Return d_0 in 1/65,536 bit for a chain whose miners do so many steps; protocol section 2."""
+    steps = max(1.0, steps_per_second * target_interval_ms / 1_000)
+    return _round_bits(math.log2(steps) + FIRST_DIFFICULTY_BITS)
+
+
+def compose_consensus_params(params: Params) -> dict[str, Any]:
+    """Return CometBFT's consensus_params for a chain of these parameters."""
+    maturity = params.ledger.maturity_generations
+    age_ns = maturity * params.difficulty.target_interval_ms * 10**6
+    return {
+        "block": {"max_bytes": str(MAX_BLOCK_BYTES), "max_gas": "-1"},
+        "evidence": {
+            # Evidence is too old when both are exceeded; heartbeats make four blocks an interval.
+            "max_age_num_blocks": str(4 * maturity),
+            "max_age_duration": str(age_ns),
+            "max_bytes": str(MAX_EVIDENCE_BYTES),
+        },
+        "validator": {"pub_key_types": ["ed25519"]},
+        "version": {"app": str(PROTOCOL_VERSION)},
+        "abci": {"vote_extensions_enable_height": "0"},
+    }
+
+
+@contextlib.contextmanager
+def _build_home(path: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` when the body has made it whole."""
+    path = path.absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise HomeError(
+            f"{path} exists and is not empty; nothing is ever overwritten: go on with "
+            f"`pol-abci up --home {path}`, or choose another folder"
+        )
+    missing = [parent for parent in path.parents if not parent.exists()]
+    try:
+        with contextlib.ExitStack() as undo:
+            for parent in reversed(missing):
+                parent.mkdir()
+                undo.callback(parent.rmdir)
+            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+            undo.callback(shutil.rmtree, folder)
+            yield folder
+            folder.rename(path)
+            undo.pop_all()
+    except OSError as error:
+        raise HomeError(f"cannot make {path}: {error}") from error
+
+
+def _init_cometbft(
+    folder: Path, cometbft: Path, preset: Preset, *, rpc_port: int, p2p_port: int, peers: str = ""
+) -> None:
+    """Let CometBFT make its keys and files, then set what the preset and the caller change."""
+    for flag, port in (("--rpc-port", rpc_port), ("--p2p-port", p2p_port)):
+        if not 1 <= port <= _MAX_PORT:
+            raise HomeError(f"{flag} {port}: ports are between 1 and {_MAX_PORT}")
+    if rpc_port == p2p_port:
+        raise HomeError(f"--rpc-port and --p2p-port are both {rpc_port}; choose two ports")
+    home = get_cometbft_folder(folder)
+    run = subprocess.run(  # noqa: S603 (a binary that find_cometbft has checked)
+        [cometbft, "init", "--home", home],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if run.returncode != 0:
+        raise HomeError(f"`{cometbft} init` failed: {(run.stderr or run.stdout).strip()}")
+    file = home / "config" / "config.toml"
+    config = tomlkit.parse(file.read_text(encoding="utf-8"))
+    _override(config, preset.config, file)
+    _override(
+        config,
+        {
+            "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
+            "p2p": {"laddr": f"tcp://0.0.0.0:{p2p_port}", "persistent_peers": peers},
+        },
+        file,
+    )
+    file.write_text(tomlkit.dumps(config), encoding="utf-8")
+
+
+def _override(config: Any, values: dict[str, Any], file: Path) -> None:
+    """Set values in a TOML document, comments and order kept. Every key must be there already."""
+    for key, value in values.items():
+        if key not in config:
+            raise HomeError(f"this CometBFT wrote a {file.name} without {key}; it is a wrong one")
+        if isinstance(value, dict):
+            _override(config[key], value, file)
+        else:
+            config[key] = value
+
+
+def _fit_to_machine(
+    params: Params, chain_id: str, difficulty_bits: float | None, report: Callable[[str], None]
+) -> tuple[Params, bytes]:
+    """Return parameters with the first difficulty, and root(W_0)."""
+    task = load_task(params, None, chain_id)
+    if difficulty_bits is None:
+        rate = measure_steps_per_second(task, MEASURE_S)
+        first = compute_first_difficulty(rate, params.difficulty.target_interval_ms)
+        report(
+            f"This machine does {rate:,.0f} steps a second: "
+            f"the first difficulty is {first / SCORE_UNIT:.2f} bits."
+        )
+    else:
+        first = _round_bits(difficulty_bits)
+    if not 0 <= first <= MAX_DIFFICULTY:
+        raise HomeError(
+            f"a first difficulty lies between 0 and {MAX_DIFFICULTY // SCORE_UNIT} bits"
+        )
+    difficulty = replace(params.difficulty, first=first)
+    return replace(params, difficulty=difficulty), compute_root(task.initial_weights)
+
+
+def _round_bits(bits: float) -> int:
+    """Return bits in 1/65,536."""
+    return round(bits * SCORE_UNIT)
+
+
+def _write_genesis(folder: Path, chain_id: str, genesis: Genesis) -> None:
+    """Complete the genesis that CometBFT wrote, with its time and this node's validator."""
+    file = get_genesis_file(folder)
+    document = _read_json(file)
+    document["chain_id"] = chain_id
+    document["initial_height"] = "1"
+    document["consensus_params"] = compose_consensus_params(genesis.params)
+    # The power that InitChain answers with: the slots held.
+    document["validators"][0]["power"] = str(genesis.params.shares.slots)
+    document["app_state"] = genesis_to_json(genesis)
+    _write_json(file, document)
+
+
+def _finish(folder: Path, chain_id: str, genesis: Genesis, rpc_port: int) -> None:
+    """Write pol.toml, which makes the folder a home."""
+    settings = Settings(
+        chain_id=chain_id,
+        genesis_digest=compute_genesis_digest(genesis),
+        listen="unix://app.sock",
+        rpc_url=f"http://127.0.0.1:{rpc_port}",
+        threads=VERIFIER_THREADS,
+    )
+    write_settings(folder, settings)
+
+
+def _read_json(file: Path) -> Any:
+    """Read a JSON file that CometBFT has just written."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write_json(file: Path, value: Any) -> None:
+    """Write JSON for people and programs."""
+    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
