@@ -1,0 +1,146 @@
+"""Random blocks: the rules and a chain of plain dictionaries agree on all of it, every time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pol_abci.rules.ledger import compute_supply_gap
+from pol_abci.rules.transition import process_block
+from tests.unit.rules import build_chain as make
+from tests.unit.rules.plain_chain import PlainChain
+
+NAMES = ("alice", "bob", "carol", "dave")
+names = st.sampled_from(NAMES)
+lateness = st.sampled_from((0,) * 14 + (1, -1))
+fees = st.sampled_from((10,) * 12 + (9, 0, 400))
+amounts = st.one_of(
+    st.integers(1, 300), st.integers(1, 300), st.sampled_from((0, 2**63 - 1, 2**63, 2**64 - 1))
+)
+Draft = tuple[str, dict[str, Any]]
+
+
+def drafts(kind: str, **parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Draft]:
+    return st.tuples(st.just(kind), st.fixed_dictionaries(parts))
+
+
+true_walk = st.just((99 * 65_536, 64, 64))
+transactions = st.one_of(
+    drafts("transfer", name=names, late=lateness, recipient=names, amount=amounts, fee=fees),
+    drafts("register", name=names, late=lateness, node=names, possessed=st.booleans()),
+    drafts("unjail", name=names, late=lateness),
+    drafts("proof", name=names, late=st.just(0), verdict=true_walk),
+    drafts(
+        "proof",
+        name=names,
+        late=lateness,
+        steps=st.sampled_from((2, 3, 4, 3, 3, 3, 1, 5)),
+        digest_bytes=st.sampled_from((None, None, None, None, 8)),
+        stamped=st.sampled_from((True, True, True, False)),
+        verdict=st.one_of(st.none(), true_walk),
+    ),
+    drafts(
+        "proof",
+        name=names,
+        late=st.just(0),
+        verdict=st.tuples(st.integers(0, 8 * 65_536), st.just(64), st.integers(60, 66)),
+    ),
+    drafts("bad", raw=st.binary(max_size=40)),
+)
+
+
+class RandomBlocks(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain = make.chain_context()
+        self.state = make.first_state()
+        self.plain = PlainChain(make.CHAIN_ID, make.genesis_json())
+        self.height = 0
+        self.time_ms = 0
+        self.nonce = 0
+
+    def finish(self, draft: Draft) -> dict[str, Any]:
+        kind, parts = draft
+        if kind == "bad":
+            return make.bad(parts["raw"], 2)
+        parts = dict(parts)
+        name, late = parts.pop("name"), parts.pop("late")
+        if kind == "proof":
+            self.nonce += 1
+            generation = max(0, self.plain.generation + late)
+            return make.proof(name, generation, self.nonce, **parts)
+        account = self.plain.accounts.get(make.address(name).hex(), {"sequence": 0})
+        sequence = max(0, account["sequence"] + 1 + late)
+        maker: Any = {
+            "transfer": make.transfer,
+            "register": make.register,
+            "unjail": make.unjail,
+        }[kind]
+        made: dict[str, Any] = maker(name, sequence, **parts)
+        return made
+
+    @rule(
+        drafts=st.lists(transactions, max_size=6),
+        proposer=names,
+        later_ms=st.integers(1, 3_000),
+        signed=st.tuples(*[st.booleans()] * len(NAMES)),
+        misbehaviour=st.sampled_from(((),) * 40 + (("bob",), ("dave", "dave"), ("nobody",))),
+    )
+    def block(
+        self,
+        drafts: list[Draft],
+        proposer: str,
+        later_ms: int,
+        signed: tuple[bool, ...],
+        misbehaviour: tuple[str, ...],
+    ) -> None:
+        self.height += 1
+        self.time_ms += later_ms
+        votes = [
+            {"address": make.consensus_address(name).hex(), "signed": each}
+            for name, each in zip(NAMES, signed, strict=True)
+        ]
+        named = [make.consensus_address(name).hex() for name in misbehaviour]
+        block = make.plain_block(
+            self.height, self.time_ms, proposer, votes=votes, misbehaviour=named
+        )
+        self.plain.begin_block(block)
+        txs, codes = [], []
+        for draft in drafts:
+            txs.append(self.finish(draft))
+            codes.append(self.plain.apply(txs[-1], block))
+        updates = self.plain.end_block(block)
+
+        outcome = process_block(
+            self.state,
+            self.chain,
+            make.block_context(block),
+            [make.read_tx(make.encode_plain(tx)) for tx in txs],
+            make.build_verdicts(txs),
+        )
+        assert [each.error.code if each.error else 0 for each in outcome.txs] == codes
+        told = {each.consensus_key.hex(): each.power for each in outcome.validator_updates}
+        assert told == updates
+        assert (outcome.accepted is not None) == self.plain.proved
+
+    @precondition(lambda self: self.height < 2)
+    @rule()
+    def start_chain(self) -> None:
+        self.block([], "alice", 1_000, (True,) * len(NAMES), ())
+
+    @invariant()
+    def same_state(self) -> None:
+        assert make.entries(self.state) == self.plain.entries()
+
+    @invariant()
+    def no_coin_made_or_lost(self) -> None:
+        held = [(key, value) for key, value in self.state.changes.items() if value is not None]
+        assert compute_supply_gap(self.state, held) == 0
+        assert self.plain.held() == self.plain.issued - self.plain.burned
+
+
+TestRandomBlocks = RandomBlocks.TestCase
+TestRandomBlocks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
