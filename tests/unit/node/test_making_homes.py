@@ -1,0 +1,354 @@
+"""Homes as `init` makes them and as they are read again, with the real CometBFT's files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomlkit
+
+from pol_abci.client.keys import AccountKey, load_consensus_seed
+from pol_abci.learning.datasets import DatasetMismatch
+from pol_abci.node.binary import find_cometbft
+from pol_abci.node.home import Home, HomeError, load_home
+from pol_abci.node.init import (
+    INITIAL_BALANCE,
+    compose_consensus_params,
+    compute_first_difficulty,
+    create_home,
+    join_chain,
+)
+from pol_abci.node.presets import UnknownPreset, find_preset, get_preset_names, load_preset
+from pol_abci.node.supervisor import PortInUse
+from pol_abci.rules.errors import GenesisError
+from pol_abci.rules.genesis import parse_genesis
+from pol_abci.rules.params import SCORE_UNIT
+from pol_abci.rules.signing import compute_consensus_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def say_nothing(sentence: str) -> None:
+    del sentence
+
+
+@pytest.fixture(scope="session")
+def cometbft() -> Path:
+    return find_cometbft(say_nothing)
+
+
+@pytest.fixture
+def make(cometbft: Path) -> Callable[..., Home]:
+    def make(path: Path, **changes: Any) -> Home:
+        values: dict[str, Any] = {"preset": "digits", "chain_id": "trial-1", "difficulty_bits": 9.5}
+        return create_home(path, cometbft=cometbft, report=say_nothing, **{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def join(tmp_path: Path, cometbft: Path) -> Callable[..., Home]:
+    def join(genesis_file: Path, **changes: Any) -> Home:
+        values = {"cometbft": cometbft, "genesis_file": genesis_file, "report": say_nothing}
+        return join_chain(tmp_path / "second", **{**values, **changes})
+
+    return join
+
+
+@pytest.fixture
+def home(tmp_path: Path, make: Callable[..., Home]) -> Home:
+    return make(tmp_path / "home")
+
+
+def change_json(file: Path, change: Callable[[Any], None]) -> None:
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document))
+
+
+def test_a_new_chain_has_one_funded_validator_that_owns_the_ring(home: Home) -> None:
+    document = json.loads(home.genesis_file.read_text())
+    genesis = parse_genesis(document["app_state"])
+    key = AccountKey.load(home.account_file)
+    (account,) = genesis.accounts
+    assert account.address == key.address
+    assert account.balance == INITIAL_BALANCE
+    assert genesis.ring == ((key.address, genesis.params.shares.slots),)
+    assert genesis.params.difficulty.first == int(9.5 * SCORE_UNIT)
+
+    (validator,) = document["validators"]
+    assert account.consensus_key == base64.b64decode(validator["pub_key"]["value"])
+    assert compute_consensus_address(account.consensus_key).hex().upper() == validator["address"]
+    assert validator["power"] == str(genesis.params.shares.slots)
+    assert document["chain_id"] == "trial-1"
+    assert document["initial_height"] == "1"
+    params = document["consensus_params"]
+    assert params["version"]["app"] == "1"
+    assert params["evidence"]["max_age_duration"] == str(10 * 4 * 10**9)
+
+
+def test_secrets_are_the_owners_alone(home: Home) -> None:
+    assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(home.account_file.stat().st_mode) == 0o600
+    load_consensus_seed(home.cometbft_folder / "config" / "priv_validator_key.json")
+
+
+def test_cometbft_is_configured_and_its_comments_are_kept(
+    tmp_path: Path, make: Callable[..., Home]
+) -> None:
+    home = make(tmp_path / "home", rpc_port=30657, p2p_port=30656)
+    text = home.config_file.read_text()
+    config = tomlkit.parse(text).unwrap()
+    target_s = home.genesis.params.difficulty.target_interval_ms / 1000
+    assert config["proxy_app"] == home.settings.listen == "unix://app.sock"
+    assert config["consensus"]["timeout_commit"] == f"{target_s / 20 * 1000:.0f}ms"
+    assert config["consensus"]["create_empty_blocks"] is False
+    assert config["consensus"]["create_empty_blocks_interval"] == f"{target_s / 4:.0f}s"
+    assert config["p2p"]["flush_throttle_timeout"] == "10ms"
+    assert config["rpc"]["laddr"] == "tcp://127.0.0.1:30657"
+    assert config["p2p"]["laddr"] == "tcp://0.0.0.0:30656"
+    assert home.settings.rpc_url == "http://127.0.0.1:30657"
+    assert "# EmptyBlocks mode and possible interval between empty blocks" in text
+
+
+def test_a_home_is_read_as_it_was_made(home: Home) -> None:
+    assert load_home(home.path) == home
+
+
+def test_a_folder_with_spaces_in_one_that_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[..., Home]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = type(tmp_path)("my chains/the first")
+    home = make(relative)
+    assert home.path == tmp_path / "my chains" / "the first"
+    assert [path.name for path in home.path.parent.iterdir()] == ["the first"]
+
+
+def test_an_empty_folder_may_become_a_home(tmp_path: Path, make: Callable[..., Home]) -> None:
+    (tmp_path / "home").mkdir()
+    assert make(tmp_path / "home").path == tmp_path / "home"
+
+
+def test_a_home_is_never_overwritten(home: Home, make: Callable[..., Home]) -> None:
+    before = home.account_file.read_bytes()
+    with pytest.raises(HomeError, match="exists and is not empty; nothing is ever overwritten"):
+        make(home.path)
+    assert home.account_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"chain_id": "has space"}, "chain id 'has space': take 1 to 50 letters"),
+        ({"chain_id": "x" * 51}, "take 1 to 50 letters"),
+        ({"preset": "mnist"}, "no preset 'mnist'; there is: digits"),
+        ({"rpc_port": 0}, "--rpc-port 0: ports are between 1 and 65535"),
+        ({"rpc_port": 26656}, "both 26656; choose two ports"),
+        ({"difficulty_bits": 5000.0}, "between 0 and 4096 bits"),
+        ({"difficulty_bits": -1.0}, "between 0 and 4096 bits"),
+    ],
+)
+def test_what_cannot_be_made_is_said_and_leaves_nothing(
+    tmp_path: Path, make: Callable[..., Home], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises((HomeError, UnknownPreset), match=words):
+        make(tmp_path / "new" / "home", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cometbft_that_fails_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    program = tmp_path / "cometbft"
+    program.write_text("#!/bin/sh\necho disk on fire >&2\nexit 1\n")
+    program.chmod(0o755)
+    with pytest.raises(HomeError, match="init` failed: disk on fire"):
+        create_home(
+            tmp_path / "home",
+            cometbft=program,
+            preset="digits",
+            chain_id="trial-1",
+            report=say_nothing,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["cometbft"]
+
+
+def test_joining_takes_the_chains_genesis_and_keys_of_its_own(
+    home: Home, join: Callable[..., Home]
+) -> None:
+    peers = "ab@127.0.0.1:26656"
+    joined = join(home.genesis_file, peers=peers, rpc_port=30657, p2p_port=30656)
+    assert joined.settings.genesis_digest == home.settings.genesis_digest
+    assert json.loads(joined.genesis_file.read_text()) == json.loads(home.genesis_file.read_text())
+    assert AccountKey.load(joined.account_file) != AccountKey.load(home.account_file)
+    keys = [
+        load_consensus_seed(each.cometbft_folder / "config" / "priv_validator_key.json")
+        for each in (home, joined)
+    ]
+    assert keys[0] != keys[1]
+    config = tomlkit.parse(joined.config_file.read_text()).unwrap()
+    assert config["p2p"]["persistent_peers"] == peers
+    assert config["consensus"]["timeout_commit"] == "200ms"
+
+
+def test_joining_by_what_a_nodes_rpc_answers(
+    home: Home, tmp_path: Path, join: Callable[..., Home]
+) -> None:
+    answer = {"jsonrpc": "2.0", "result": {"genesis": json.loads(home.genesis_file.read_text())}}
+    file = tmp_path / "genesis.json"
+    file.write_text(json.dumps(answer))
+    assert join(file).genesis == home.genesis
+
+
+def set_train_digest(document: Any) -> None:
+    document["app_state"]["task"]["train_digest"] = "00" * 32
+
+
+def set_weights_root(document: Any) -> None:
+    document["app_state"]["weights_root"] = "00" * 32
+
+
+def set_target(document: Any) -> None:
+    document["app_state"]["difficulty"]["target_interval_ms"] = 5000
+
+
+def set_version(document: Any) -> None:
+    document["consensus_params"]["version"]["app"] = "2"
+
+
+def remove_app_state(document: Any) -> None:
+    del document["app_state"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (set_weights_root, GenesisError, "the genesis file is of another chain or version"),
+        (set_target, UnknownPreset, "has the parameters of no preset"),
+        (set_version, GenesisError, "of protocol version 2, this is version 1"),
+        (remove_app_state, GenesisError, "it has no app_state"),
+    ],
+)
+def test_a_genesis_that_cannot_be_joined_is_refused(
+    home: Home,
+    join: Callable[..., Home],
+    change: Callable[[Any], None],
+    error: type[Exception],
+    words: str,
+) -> None:
+    change_json(home.genesis_file, change)
+    with pytest.raises(error, match=words):
+        join(home.genesis_file)
+    assert list(home.path.parent.iterdir()) == [home.path]
+
+
+def test_a_genesis_of_other_data_is_refused(
+    home: Home, join: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A preset of the same parameters, as a version with other data would have it.
+    change_json(home.genesis_file, set_train_digest)
+    monkeypatch.setattr("pol_abci.node.init.find_preset", lambda _: load_preset("digits"))
+    with pytest.raises(DatasetMismatch):
+        join(home.genesis_file)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"app_state": {}}'])
+def test_a_file_that_is_no_genesis_is_refused(
+    tmp_path: Path, join: Callable[..., Home], content: str
+) -> None:
+    file = tmp_path / "genesis.json"
+    with pytest.raises(GenesisError, match=r"cannot read the genesis .*No such file"):
+        join(file)
+    file.write_text(content)
+    with pytest.raises(GenesisError):
+        join(file)
+
+
+def test_a_folder_that_is_no_home_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HomeError, match=r"is no home of a node.*pol-abci init --home"):
+        load_home(tmp_path)
+
+
+def test_a_changed_genesis_is_noticed(home: Home) -> None:
+    def give_more(document: Any) -> None:
+        document["app_state"]["accounts"][0]["balance"] = "5"
+
+    change_json(home.genesis_file, give_more)
+    with pytest.raises(HomeError, match="has been changed since this home was made"):
+        load_home(home.path)
+
+
+def test_another_chains_genesis_is_noticed(home: Home) -> None:
+    change_json(home.genesis_file, lambda document: document.update(chain_id="other"))
+    with pytest.raises(HomeError, match="is of chain 'other', this home of 'trial-1'"):
+        load_home(home.path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("threads = 1", "threads = 0", "verifier.threads must be between 1 and"),
+        ("threads = 1", "threads = true", "verifier.threads must be given, as int"),
+        ("threads = 1", "thread = 1", "verifier.threads must be given"),
+        ("threads = 1", "threads = 1\nspeed = 2", "take out what is no setting: verifier.speed"),
+        ("[app]", "[ap]", "app.listen must be given, as str"),
+        ('"unix://', '"ipc://', "app.listen must begin with unix://"),
+        ('"http://', '"', "app.rpc must begin with http://"),
+        ("threads = 1", "threads = ", "pol.toml is not TOML"),
+        ('genesis_digest = "', 'genesis_digest = "x', "must be hexadecimal digits"),
+    ],
+)
+def test_settings_are_read_strictly(home: Home, old: str, new: str, words: str) -> None:
+    file = home.path / "pol.toml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(HomeError, match=words):
+        load_home(home.path)
+
+
+def test_a_missing_file_is_named(home: Home) -> None:
+    home.config_file.unlink()
+    with pytest.raises(HomeError, match=r"config\.toml is missing"):
+        load_home(home.path)
+
+
+def test_a_taken_port_is_named_before_anything_starts(
+    tmp_path: Path, make: Callable[..., Home], unused_tcp_port_factory: Callable[[], int]
+) -> None:
+
+    rpc_port, p2p_port = unused_tcp_port_factory(), unused_tcp_port_factory()
+    home = make(tmp_path / "home", rpc_port=rpc_port, p2p_port=p2p_port)
+    home.check_ports()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", rpc_port))
+        listener.listen()
+        with pytest.raises(PortInUse, match=rf"127\.0\.0\.1:{rpc_port} .*--rpc-port"):
+            home.check_ports()
+
+
+def test_the_first_difficulty_follows_the_step_rate() -> None:
+    # 256 steps a second for 4 s are 2^10 steps; 2.9 bits above that, protocol section 2.
+    assert compute_first_difficulty(256.0, 4_000) == round(12.9 * SCORE_UNIT)
+    assert compute_first_difficulty(0.0, 4_000) == round(2.9 * SCORE_UNIT)
+
+
+@pytest.mark.parametrize("name", get_preset_names())
+def test_a_presets_times_follow_its_target_interval(name: str) -> None:
+    preset = load_preset(name)
+    target_ms = preset.params.difficulty.target_interval_ms
+    consensus = preset.config["consensus"]
+    assert consensus["timeout_commit"] == f"{target_ms // 20}ms"
+    assert consensus["create_empty_blocks_interval"] in {
+        f"{target_ms // 4}ms",
+        f"{target_ms // 4000}s",
+    }
+    assert find_preset(preset.params).name == name
+    assert int(compose_consensus_params(preset.params)["evidence"]["max_age_duration"]) == (
+        preset.params.ledger.maturity_generations * target_ms * 10**6
+    )
