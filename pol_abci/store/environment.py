@@ -66,7 +66,7 @@ class Environment:
         self._directory = directory
         self._names = names
         self._map_bytes = map_bytes
-        self._lock = _lock(directory)
+        self._lock: int | None = _lock(directory)
         self._env: lmdb.Environment | None = None
         self._databases: dict[bytes, lmdb._Database] = {}
 
@@ -252,7 +252,7 @@ def damaged(directory: Path, found: str) -> DamagedStore:
     )
 
 
-def _lock(directory: Path) -> int | None:
+def _lock(directory: Path) -> int:
     """Take this program's own lock: LMDB's would let a second process in and wait for its turn.
 
     The kernel gives it back when the process ends in whatever way.
@@ -261,15 +261,18 @@ def _lock(directory: Path) -> int | None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(file, 0)
+        os.pwrite(file, b"%d\n" % os.getpid(), 0)
     except BlockingIOError as error:
-        holder = os.read(file, 32).decode("ascii", "replace").strip() or "unknown"
+        holder = os.pread(file, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(file)
         raise StoreLocked(
             f"the store in {directory} is in use by process {holder}. Stop that one first, or "
             "give this one a folder of its own"
         ) from error
-    os.ftruncate(file, 0)
-    os.pwrite(file, b"%d\n" % os.getpid(), 0)
+    except OSError:
+        os.close(file)
+        raise
     return file
 
 
@@ -288,18 +291,16 @@ def _as_store_error(directory: Path) -> Iterator[None]:
 def _describe(error: lmdb.Error | OSError, directory: Path) -> StoreError | None:
     """The store's error for one of LMDB or the system; None for a bug."""
     code = error.code if isinstance(error, lmdb.Error) else error.errno
-    if code in _NO_ROOM:
+    if code in _NO_ROOM or isinstance(error, lmdb.PanicError):
         return StoreFull(
-            f"writing to the store in {directory} failed ({error}): the disk or a quota is full, "
-            "or the disk fails. It stays as it was at the last commit; make room and start again"
+            f"the disk under the store in {directory} refused ({error}): it or a quota is full, "
+            "or it fails. The store stays as it was at the last commit; make room and start again"
         )
     if code in _NOT_ALLOWED:
         return StoreNotWritable(
             f"the store in {directory} cannot be opened for writing ({error}). Check the path, "
             "its owner and its permissions"
         )
-    if isinstance(
-        error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.PanicError
-    ):
+    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError):
         return damaged(directory, str(error))
     return None

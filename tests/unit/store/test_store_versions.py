@@ -32,6 +32,7 @@ from pol_abci.rules.merkle import (
 )
 from pol_abci.rules.merkle_proofs import verify_chunk, verify_state
 from pol_abci.rules.state import Overlay
+from pol_abci.store import layout
 from pol_abci.store.errors import HeightUnavailable, NoPreviousVersion
 from pol_abci.store.store import Store
 
@@ -288,6 +289,16 @@ def test_superseded_chunks_do_not_pile_up(tmp_path: Path) -> None:
         store.commit(store.prepare({}, weights), height, None)
         sizes.append((tmp_path / "data.mdb").stat().st_size)
     assert sizes[-1] == sizes[8]
+
+
+def test_chunks_of_a_commit_that_was_rolled_back_are_deleted(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(store.prepare({}, b"first"), 1, None)
+    store.commit(store.prepare({}, b"second" * CHUNK_BYTES), 2, None)
+    store.rollback()
+
+    with store._environment.read() as transaction:
+        assert [chunk for _, chunk in transaction.iterate(layout.CHUNKS)] == [b"first"]
 
 
 def test_history_is_read_in_order_from_a_generation_on(tmp_path: Path) -> None:
