@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,7 +14,7 @@ from pol_abci.cli.words import format_seconds, format_share
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pol_abci.rules.codec import GenerationRecord
+    from pol_abci.cli.history import History
 
 # Two colours of the Okabe-Ito palette, which stay apart in every common colour blindness and in
 # grey: the line is dark, the bars are light.
@@ -26,15 +25,6 @@ MARKED_POINTS = 80
 """Up to so many generations each measurement gets a dot."""
 SEPARATE_BARS = 200
 """Up to so many generations there is a gap between bars; finer ones would flicker."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What the figure is drawn from; `records` in order of generation, at least one."""
-
-    chain_id: str
-    target_interval_ms: int
-    records: tuple[GenerationRecord, ...]
 
 
 def describe_history(history: History) -> str:

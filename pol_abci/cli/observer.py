@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from pol_abci.cli.describe import describe_verifier
+from pol_abci.cli.miner_view import decode_status, describe_miner
 from pol_abci.cli.view import Health, ProcessState, Snapshot
 from pol_abci.client.chain import HISTORY_LIMIT, get_chain_status, get_history
 from pol_abci.rules.errors import PolError
@@ -61,7 +63,7 @@ class Observer:
         self._status: ChainStatus | None = None
         self._goal: int | None = None
         self._trouble: str | None = None
-        self.miner = "not started yet"
+        self._miner = "not started yet"
 
     @property
     def height(self) -> int:
@@ -93,6 +95,13 @@ class Observer:
         if self._goal is None and self._generations is not None:
             self._goal = status.generation + self._generations
 
+    def hear_miner(self, line: str) -> None:
+        """Take a line of the miner's JSON; what else its libraries print is shown as it is."""
+        try:
+            self._miner = describe_miner(decode_status(line))
+        except json.JSONDecodeError:
+            self._miner = line
+
     def take_snapshot(self, uptime_s: float, *, is_stopping: bool) -> Snapshot:
         """Put together what is known `uptime_s` after the start."""
         processes = tuple(
@@ -105,7 +114,7 @@ class Observer:
             return Snapshot(
                 chain_id=self._chain_id,
                 home=self._home,
-                miner=self.miner,
+                miner=self._miner,
                 standstill=standstill,
                 uptime_s=uptime_s,
                 processes=processes,
@@ -123,7 +132,7 @@ class Observer:
             target_interval_ms=status.target_interval_ms,
             since_head_ms=max(0, status.time_ms - status.head_time_ms),
             records=tuple(self._records[generation] for generation in sorted(self._records)),
-            miner=self.miner,
+            miner=self._miner,
             verifier=describe_verifier(status.verifier),
             standstill=standstill,
             uptime_s=uptime_s,

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-def run_stoppable(
+def run_until_stopped(
     work: Coroutine[Any, Any, None],
     run: Callable[[Coroutine[Any, Any, signal.Signals | None]], signal.Signals | None],
-) -> None:
+) -> signal.Signals | None:
     """Run `work` with `run` (`asyncio.run` or `uvloop.run`) to its end or the first signal.
 
     A signal cancels `work`, which cleans up in its own time; further signals change nothing, so
-    that an impatient second Ctrl-C leaves no half-stopped processes behind.
-
-    Raises
-    ------
-    click.exceptions.Exit
-        With 130 after SIGINT. SIGTERM, a service manager's wish, ends with 0.
+    that an impatient second Ctrl-C leaves no half-stopped processes behind. The signal that ended
+    it is returned, None when it ended by itself.
     """
-    if run(_await_stoppable(work)) == signal.SIGINT:
+    return run(_await_stoppable(work))
+
+
+def exit_after(received: signal.Signals | None) -> None:
+    """End the command with 130 after SIGINT; SIGTERM, a service manager's wish, is no fault."""
+    if received == signal.SIGINT:
         raise click.exceptions.Exit(EXIT_INTERRUPTED)
 
 
 async def _await_stoppable(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
-    """Await `work`; return the signal that ended it, if one did."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     received: list[signal.Signals] = []

@@ -28,7 +28,7 @@ LIBRARIES = ("torch", "lmdb", "numpy", "protobuf", "pynacl")
 @click.command(epilog=EXIT_CODES)
 @json_option
 def version(as_json: bool) -> None:
-    """Print the versions of this package, its protocol, its libraries and CometBFT.
+    """Print the versions of everything here.
 
     Nothing is built or downloaded: CometBFT is looked for where `up` would look first.
     """

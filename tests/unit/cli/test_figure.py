@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pol_abci.cli.figure import History, describe_history, draw_figure
+from pol_abci.cli.figure import describe_history, draw_figure
+from pol_abci.cli.history import History
 from pol_abci.rules.codec import GenerationRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RecordMaker = Callable[[int], tuple[GenerationRecord, ...]]
 PNG_START = b"\x89PNG\r\n\x1a\n"

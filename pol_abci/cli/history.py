@@ -1,0 +1,79 @@
+"""A chain's generations for `plot`: from a running node, or from a stopped node's own store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pol_abci.client.chain import HISTORY_LIMIT, get_chain_status, get_history
+from pol_abci.client.rpc import RpcClient
+from pol_abci.rules.codec import GenerationRecord
+from pol_abci.rules.errors import PolError
+from pol_abci.rules.genesis import compute_genesis_digest
+from pol_abci.store.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pol_abci.rules.genesis import Genesis
+
+
+class EmptyChain(PolError):
+    """A chain that has no generation to show yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All of a chain's generations that a node remembers, in order, at least one."""
+
+    chain_id: str
+    target_interval_ms: int
+    records: tuple[GenerationRecord, ...]
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise EmptyChain(
+                f"the chain {self.chain_id} has no generation yet, so there is nothing to draw; "
+                f"let it run with a miner first (`pol-abci up`)"
+            )
+
+
+async def fetch_history(url: str) -> History:
+    """Ask the app of a running node.
+
+    Raises
+    ------
+    NodeUnreachable, RpcError, EmptyChain
+        When it does not answer, or has nothing to tell.
+    """
+    async with RpcClient(url) as rpc:
+        status = await get_chain_status(rpc)
+        records: list[GenerationRecord] = []
+        first = 1
+        while page := await get_history(rpc, first):
+            records += page
+            first = page[-1].generation + 1
+    return History(status.chain_id, status.target_interval_ms, tuple(records))
+
+
+def read_history(path: Path, chain_id: str, genesis: Genesis) -> History:
+    """Read the store of a stopped node.
+
+    Raises
+    ------
+    StoreLocked
+        While the node runs.
+    StoreError, EmptyChain
+        When there is nothing to read.
+    """
+    target_interval_ms = genesis.params.difficulty.target_interval_ms
+    if not path.exists():  # opening would make an empty store
+        return History(chain_id, target_interval_ms, ())
+    store = Store.open(path, chain_id=chain_id, genesis_digest=compute_genesis_digest(genesis))
+    try:
+        records: list[GenerationRecord] = []
+        while page := store.records(records[-1].generation + 1 if records else 1, HISTORY_LIMIT):
+            records += [GenerationRecord.decode(data) for _, data in page]
+    finally:
+        store.close()
+    return History(chain_id, target_interval_ms, tuple(records))

@@ -1,0 +1,166 @@
+"""`init`: make a node's home folder, for a new chain or to join one."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, print_json
+from pol_abci.cli.words import format_bits
+from pol_abci.client.keys import AccountKey, format_address
+from pol_abci.node.binary import find_cometbft
+from pol_abci.node.presets import load_preset
+
+if TYPE_CHECKING:
+    from pol_abci.node.home import Home
+
+DEFAULT_PRESET = "digits"
+RPC_PORT = 26657
+P2P_PORT = 26656
+
+preset_option = click.option(
+    "--preset",
+    metavar="NAME",
+    help=f"What a new chain learns; {DEFAULT_PRESET} when left out.",
+)
+chain_id_option = click.option(
+    "--chain-id", metavar="NAME", help="A new chain's name; chosen when left out."
+)
+rpc_port_option = click.option(
+    "--rpc-port",
+    type=click.IntRange(1, 65_535),
+    metavar="PORT",
+    default=RPC_PORT,
+    show_default=True,
+    help="A new home's port for wallets and miners.",
+)
+p2p_port_option = click.option(
+    "--p2p-port",
+    type=click.IntRange(1, 65_535),
+    metavar="PORT",
+    default=P2P_PORT,
+    show_default=True,
+    help="A new home's port for other nodes.",
+)
+
+
+@click.command(epilog=EXIT_CODES)
+@home_option
+@preset_option
+@chain_id_option
+@click.option(
+    "--genesis",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Join the chain of this genesis file; without it a new chain is made.",
+)
+@click.option("--peers", metavar="ID@HOST:PORT,...", help="Nodes of the chain to join.")
+@click.option(
+    "--difficulty",
+    "difficulty_bits",
+    type=click.FloatRange(0, 4_096),
+    metavar="BITS",
+    help="A new chain's first difficulty; measured on this machine when left out.",
+)
+@rpc_port_option
+@p2p_port_option
+@json_option
+def init(
+    *,
+    home: Path,
+    preset: str | None,
+    chain_id: str | None,
+    genesis: Path | None,
+    peers: str | None,
+    difficulty_bits: float | None,
+    rpc_port: int,
+    p2p_port: int,
+    as_json: bool,
+) -> None:
+    """Make a home folder with everything that a node needs. Nothing is ever overwritten.
+
+    A new chain has one validator, this node; its account is funded and owns all shares.
+    """
+    if genesis is None and peers is not None:
+        raise click.UsageError("--peers goes with --genesis: a new chain has no other nodes yet")
+    if genesis is not None and (preset, chain_id, difficulty_bits) != (None, None, None):
+        raise click.UsageError(
+            "--genesis names a chain that exists: leave out --preset, --chain-id and --difficulty"
+        )
+    if genesis is None:
+        made = make_new_chain(
+            home,
+            preset=preset,
+            chain_id=chain_id,
+            rpc_port=rpc_port,
+            p2p_port=p2p_port,
+            difficulty_bits=difficulty_bits,
+        )
+    else:
+        from pol_abci.node.init import join_chain  # noqa: PLC0415 (torch takes seconds to load)
+
+        made = join_chain(
+            home,
+            cometbft=find_cometbft(report),
+            genesis_file=genesis,
+            report=report,
+            peers=peers or "",
+            rpc_port=rpc_port,
+            p2p_port=p2p_port,
+        )
+    _print_home(made, home, as_json)
+
+
+def make_new_chain(
+    home: Path,
+    *,
+    preset: str | None,
+    chain_id: str | None,
+    rpc_port: int,
+    p2p_port: int,
+    difficulty_bits: float | None = None,
+) -> Home:
+    """Make a new chain's home; what is None is chosen here."""
+    name = preset or DEFAULT_PRESET
+    load_preset(name)  # a mistyped name is told before CometBFT is built for minutes
+    from pol_abci.node.init import create_home  # noqa: PLC0415 (torch takes seconds to load)
+
+    return create_home(
+        home,
+        cometbft=find_cometbft(report),
+        preset=name,
+        # A name of its own: two chains of one name would take each other's transactions.
+        chain_id=chain_id or f"{name}-{secrets.token_hex(3)}",
+        report=report,
+        rpc_port=rpc_port,
+        p2p_port=p2p_port,
+        difficulty_bits=difficulty_bits,
+    )
+
+
+def report(sentence: str) -> None:
+    """Tell people on stderr what takes its time."""
+    click.echo(sentence, err=True)
+
+
+def _print_home(made: Home, home: Path, as_json: bool) -> None:
+    address = format_address(AccountKey.load(made.account_file).address)
+    first = made.genesis.params.difficulty.first
+    if as_json:
+        print_json(
+            {
+                "home": str(made.path),
+                "chain_id": made.settings.chain_id,
+                "genesis_digest": made.settings.genesis_digest.hex(),
+                "address": address,
+                "rpc": made.settings.rpc_url,
+                "first_difficulty": first,
+            }
+        )
+        return
+    click.echo(f"chain       {made.settings.chain_id}, first difficulty {format_bits(first)} bits")
+    click.echo(f"home        {home}")
+    click.echo(f"account     {address} (its key is {home}/account.json: keep a copy)")
+    click.echo(f"run it      pol-abci up --home {home}")

@@ -1,0 +1,50 @@
+"""`start`: the app alone, beside a CometBFT that someone else runs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+
+from pol_abci.app.run import AppSettings, run_app
+from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option
+from pol_abci.cli.logs import LEVELS, configure_logs
+from pol_abci.cli.stopping import exit_after, run_until_stopped
+from pol_abci.node.home import load_home, read_genesis_document
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command(epilog=EXIT_CODES_STOPPABLE)
+@home_option
+@click.option(
+    "--log-level",
+    type=click.Choice(list(LEVELS)),
+    default="info",
+    show_default=True,
+    help="What is worth a line on stderr.",
+)
+def start(*, home: Path, log_level: str) -> None:
+    """Run the app beside a CometBFT that you run yourself.
+
+    Start it before or after `cometbft node --home HOME/cometbft`, whose working directory must be
+    HOME: the socket between them is named relative to it. A CometBFT that loses its app exits;
+    one that comes up first waits for it.
+    """
+    configure_logs(log_level)
+    here = load_home(home)
+    # A unix socket's name has room for about 100 bytes, so that it must be a relative one.
+    os.chdir(here.path)
+    settings = AppSettings(
+        chain_id=here.settings.chain_id,
+        genesis=here.genesis,
+        initial_height=int(read_genesis_document(here.genesis_file).document["initial_height"]),
+        store_path=here.store_folder,
+        listen=here.settings.listen,
+        rpc_url=here.settings.rpc_url,
+        threads=here.settings.threads,
+    )
+    exit_after(run_until_stopped(run_app(settings), uvloop.run))

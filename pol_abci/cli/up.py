@@ -1,0 +1,176 @@
+"""`up`: everything of a node on one machine, with a live picture of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option
+from pol_abci.cli.history import EmptyChain
+from pol_abci.cli.init import (
+    chain_id_option,
+    make_new_chain,
+    p2p_port_option,
+    preset_option,
+    report,
+    rpc_port_option,
+)
+from pol_abci.cli.observer import Observer
+from pol_abci.cli.plain import Narrator
+from pol_abci.cli.plot import FIGURE_NAME, load_history, write_figure
+from pol_abci.cli.stopping import exit_after, run_until_stopped
+from pol_abci.cli.view import LiveView
+from pol_abci.client.rpc import RpcClient
+from pol_abci.node.binary import find_cometbft
+from pol_abci.node.children import compose_children
+from pol_abci.node.home import SETTINGS_FILE, Home, load_home
+from pol_abci.node.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pol_abci.cli.view import Snapshot
+
+POLL_S = 0.5
+RPC_TIMEOUT_S = 3.0
+
+
+@click.command(epilog=EXIT_CODES_STOPPABLE)
+@home_option
+@click.option(
+    "--generations",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after N new generations, counted from this start; without it, on Ctrl-C.",
+)
+@click.option("--mine/--no-mine", "is_mining", default=True, help="Mine on this machine too.")
+@preset_option
+@chain_id_option
+@rpc_port_option
+@p2p_port_option
+@click.pass_context
+def up(
+    ctx: click.Context,
+    *,
+    home: Path,
+    generations: int | None,
+    is_mining: bool,
+    preset: str | None,
+    chain_id: str | None,
+    rpc_port: int,
+    p2p_port: int,
+) -> None:
+    """Run CometBFT, the app and a miner together, and watch them.
+
+    A home that does not exist is made first, as `pol-abci init` would; one that exists goes on
+    from where it was. At the end the figure of the chain so far is left in the home.
+    """
+    if (home / SETTINGS_FILE).exists():
+        _refuse_settings_of_new_homes(ctx)
+    else:
+        make_new_chain(home, preset=preset, chain_id=chain_id, rpc_port=rpc_port, p2p_port=p2p_port)
+    here = load_home(home)
+    cometbft = find_cometbft(report)
+    here.check_ports()
+    received = run_until_stopped(
+        _run(here, cometbft, str(home), generations=generations, is_mining=is_mining), asyncio.run
+    )
+    click.echo(f"Stopped cleanly. The chain is in {home}: the same command goes on from there.")
+    with suppress(EmptyChain):  # stopped before the first generation
+        path = home / FIGURE_NAME
+        click.echo(f"{path}: {write_figure(load_history(here), path)}")
+    exit_after(received)
+
+
+def _refuse_settings_of_new_homes(ctx: click.Context) -> None:
+    """Refuse options that would seem to change a chain that exists."""
+    for name in ("preset", "chain_id", "rpc_port", "p2p_port"):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is for a new home, and this one exists: leave it "
+                f"out, or choose another folder with --home"
+            )
+
+
+async def _run(
+    here: Home, cometbft: Path, label: str, *, generations: int | None, is_mining: bool
+) -> None:
+    """Run the node until it has made its generations or is cancelled."""
+    console = Console()
+    observer: Observer | None = None
+
+    def hear_miner(line: str) -> None:
+        if observer is not None:
+            observer.hear_miner(line)
+
+    children = compose_children(here, cometbft, on_miner_line=hear_miner if is_mining else None)
+    async with AsyncExitStack() as stack:
+        show = _open_screen(stack, console) if console.is_terminal else _narrate()
+        rpc = await stack.enter_async_context(
+            RpcClient(here.settings.rpc_url, timeout_s=RPC_TIMEOUT_S)
+        )
+        supervisor = await stack.enter_async_context(Supervisor(here.path, children))
+        observer = Observer(
+            rpc,
+            supervisor.children,
+            chain_id=here.settings.chain_id,
+            home=label,
+            generations=generations,
+        )
+        await _watch(supervisor, observer, show)
+
+
+async def _watch(
+    supervisor: Supervisor, observer: Observer, show: Callable[[Snapshot], None]
+) -> None:
+    """Show the node until it has made its generations, or a process has failed for good."""
+    start_s = time.monotonic()
+    failed = asyncio.create_task(supervisor.wait_failed())
+    polling = asyncio.create_task(_poll(supervisor, observer))
+    try:
+        while not observer.is_done:
+            show(observer.take_snapshot(time.monotonic() - start_s, is_stopping=False))
+            done, _ = await asyncio.wait(
+                {failed, polling}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+    finally:
+        show(observer.take_snapshot(time.monotonic() - start_s, is_stopping=True))
+        failed.cancel()
+        polling.cancel()
+        await asyncio.gather(failed, polling, return_exceptions=True)
+
+
+async def _poll(supervisor: Supervisor, observer: Observer) -> None:
+    """Ask the node again and again; a new height shows that its processes work."""
+    while not observer.is_done:
+        height = observer.height
+        await observer.poll()
+        if observer.height > height:
+            supervisor.note_progress("app", "cometbft")
+        await asyncio.sleep(POLL_S)
+
+
+def _open_screen(stack: AsyncExitStack, console: Console) -> Callable[[Snapshot], None]:
+    """Take the terminal until the stack closes; it is as before after that."""
+    live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
+    return lambda snapshot: live.update(LiveView(snapshot), refresh=True)
+
+
+def _narrate() -> Callable[[Snapshot], None]:
+    """Print plain lines in place of the picture."""
+    narrator = Narrator()
+
+    def show(snapshot: Snapshot) -> None:
+        for line in narrator.tell(snapshot):
+            click.echo(line)  # flushes, so that a pipe's reader sees it at once
+
+    return show
