@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pol_abci.client.rpc import RpcError, UnexpectedAnswer
 from pol_abci.rules.codec import GenerationRecord
@@ -23,18 +23,23 @@ HISTORY_LIMIT = 200
 """Generations in one answer, at most."""
 
 _LENGTH_BYTES = 4
+Number = TypeVar("Number", int, float)
+
+
+class ChainNotBegun(RpcError):
+    """The chain has no state to speak of yet; wait for its first blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierStatus:
-    """The node's verifier: counts since it started, and its speed in steps per second."""
+    """The node's verifier: counts since it started, and its speed, None before its first walk."""
 
     alive: bool
     queued: int
-    walking: int
+    walking: bool
     walked: int
     false: int
-    steps_per_second: float
+    steps_per_second: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +89,18 @@ async def get_chain_status(rpc: RpcClient) -> ChainStatus:
 
     Raises
     ------
+    ChainNotBegun
+        Before the first block.
     RpcError, NodeUnreachable
         When it does not say.
     """
     answer = await rpc.abci_query(STATUS_PATH, b"")
     check_answer(rpc, STATUS_PATH, answer)
     try:
-        return _parse_status(json.loads(answer.value))
+        content = json.loads(answer.value)
+        if content["height"] == 0:
+            raise ChainNotBegun(f"the chain behind {rpc.url} has not begun: no block yet")
+        return _parse_status(content)
     except (KeyError, TypeError, ValueError) as error:
         raise UnexpectedAnswer(
             f"the application behind {rpc.url} is not a pol-abci of this version: "
@@ -152,15 +162,15 @@ def _parse_status(content: Any) -> ChainStatus:
         verifier=VerifierStatus(
             alive=bool(verifier["alive"]),
             queued=int(verifier["queued"]),
-            walking=int(verifier["walking"]),
+            walking=bool(verifier["walking"]),
             walked=int(verifier["walked"]),
             false=int(verifier["false"]),
-            steps_per_second=float(verifier["steps_per_second"]),
+            steps_per_second=_optional(float, verifier["steps_per_second"]),
         ),
         tickets=TicketsStatus(
             kept=int(tickets["kept"]),
-            best_score=_optional_integer(tickets["best_score"]),
-            best_good_time_ms=_optional_integer(tickets["best_good_time_ms"]),
+            best_score=_optional(int, tickets["best_score"]),
+            best_good_time_ms=_optional(int, tickets["best_good_time_ms"]),
         ),
         accuracy=None
         if accuracy is None
@@ -173,5 +183,5 @@ def _parse_status(content: Any) -> ChainStatus:
     )
 
 
-def _optional_integer(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _optional(kind: type[Number], value: Any) -> Number | None:
+    return None if value is None else kind(value)

@@ -15,11 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from pol_abci.client.chain import check_answer
+from pol_abci.client.chain import ChainNotBegun, check_answer
 from pol_abci.client.rpc import RpcError
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
-from pol_abci.rules.errors import CODE_OK, MalformedRecord, PolError
+from pol_abci.rules.errors import CODE_OK, MalformedRecord
 from pol_abci.rules.merkle import (
     CHUNK_BYTES,
     STATE_STORE,
@@ -42,10 +42,6 @@ ATTEMPTS = 5
 
 FIRST_PROVING_HEIGHT = 2
 """Header 1 commits to genesis, which no height that can be asked for stands for."""
-
-
-class ChainNotBegun(PolError):
-    """No header commits to any state yet; wait for the chain's second block."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.client.chain import get_chain_status, get_history
-from pol_abci.client.light import ChainNotBegun
+from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
 from pol_abci.learning import weights as canonical
 from pol_abci.learning.arithmetic import InvalidStep
 from pol_abci.learning.walk import Head, Walk

@@ -17,7 +17,7 @@ import torch
 
 from pol_abci.client.events import Connected, Disconnected, follow_blocks
 from pol_abci.client.keys import format_amount
-from pol_abci.client.light import ChainNotBegun, LightClient
+from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import BlockHeader, NodeUnreachable, RpcClient, RpcError
 from pol_abci.learning.walk import load_task
 from pol_abci.miner.follow import Follower, HeadMoves
@@ -47,7 +47,7 @@ _RETRY_S = 1.0
 _LOOK_S = 5.0
 """Looks at the node come at least this often, should events be lost."""
 
-_PASSING = (NodeUnreachable, RpcError, ChainNotBegun, InvalidProof, HeadMoves)
+_PASSING = (NodeUnreachable, RpcError, InvalidProof, HeadMoves)
 """What may be over at the next attempt."""
 
 
@@ -259,7 +259,8 @@ class _Miner:
 
     async def _process_update(self, update: CatchUp) -> None:
         self._clock.observe(update.status.time_ms)
-        self._submitter.outbox.steps_per_second = update.status.verifier.steps_per_second
+        speed = update.status.verifier.steps_per_second
+        self._submitter.outbox.steps_per_second = speed or 0.0
         head = self._follower.head
         assert head is not None
         if update.is_new_head or self._search.is_paused:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pol_abci.client.chain import get_chain_status, get_history
+from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
 from pol_abci.client.rpc import RpcClient, RpcError, UnexpectedAnswer
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.params import Address
@@ -28,7 +28,7 @@ STATUS: dict[str, Any] = {
     "verifier": {
         "alive": True,
         "queued": 1,
-        "walking": 1,
+        "walking": True,
         "walked": 9,
         "false": 2,
         "steps_per_second": 510.5,
@@ -79,11 +79,20 @@ async def test_status_of_the_chain() -> None:
 
 async def test_a_status_without_tickets_or_accuracy() -> None:
     tickets = {"kept": 0, "best_score": None, "best_good_time_ms": None}
-    content = STATUS | {"tickets": tickets, "accuracy": None, "standstill": "no quorum"}
+    verifier = STATUS["verifier"] | {"steps_per_second": None}
+    changes = {"tickets": tickets, "accuracy": None, "standstill": "no quorum"}
+    content = STATUS | changes | {"verifier": verifier}
     status = await get_chain_status(make_client("/status", b"", json.dumps(content).encode()))
     assert status.accuracy is None
+    assert status.verifier.steps_per_second is None
     assert status.tickets.best_score is None
     assert status.standstill == "no quorum"
+
+
+async def test_a_chain_without_a_block_has_not_begun() -> None:
+    content = {"chain_id": "c", "height": 0, "time_ms": 0, "standstill": "no block yet"}
+    with pytest.raises(ChainNotBegun, match="no block yet"):
+        await get_chain_status(make_client("/status", b"", json.dumps(content).encode()))
 
 
 @pytest.mark.parametrize(

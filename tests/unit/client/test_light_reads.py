@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from pol_abci.client.light import ChainNotBegun, LightClient
+from pol_abci.client.chain import ChainNotBegun
+from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import RpcClient, RpcError
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
