@@ -33,7 +33,8 @@ help: ## list what make can do here
 		| awk -F '|' '$$1 != "make run" { printf "%-39s %s\n", $$1, $$2 }'
 
 run: $(RUN_STAMP) cometbft ## watch a chain train a network
-	@$(BIN)/python -m pol_abci.cli up --home "$$DIR" --generations "$$GENERATIONS"
+	@$(BIN)/python -m pol_abci.cli up --home "$$DIR" --generations "$$GENERATIONS" \
+		|| test $$? -eq 130 # Ctrl-C is one of the two ways to end it
 
 test: $(DEV_STAMP) lint check-proto cometbft ## lint, and run every test, the ones with a real CometBFT included
 	$(BIN)/python -m pytest

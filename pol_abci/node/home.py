@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tomlkit
 import tomlkit.exceptions
 
-from pol_abci.node.supervisor import check_port
+from pol_abci.node.supervisor import check_lock, check_port
 from pol_abci.rules.errors import GenesisError, PolError
 from pol_abci.rules.genesis import Genesis, compute_genesis_digest, parse_genesis
 from pol_abci.rules.params import PROTOCOL_VERSION
@@ -97,8 +97,17 @@ class Home:
         """One log a process."""
         return self.path / "logs"
 
-    def check_ports(self) -> None:
-        """Raise `PortInUse` when CometBFT could not listen on a port that it is to listen on."""
+    def check_free(self) -> None:
+        """Look whether this home's processes could start now.
+
+        Raises
+        ------
+        HomeInUse
+            When they run already.
+        PortInUse
+            When CometBFT could not listen on a port that it is to listen on.
+        """
+        check_lock(self.path)
         config = _read_toml(self.config_file)
         for section in ("rpc", "p2p"):
             address = config.get(section, {}).get("laddr", "")

@@ -273,6 +273,12 @@ class Supervisor:
         )
 
 
+def check_lock(home: Path) -> None:
+    """Raise `HomeInUse` when a supervisor runs on this home."""
+    with _lock_home(home):
+        pass
+
+
 def check_port(address: str, flag: str) -> None:
     """Raise `PortInUse`, naming `flag`, when `address` (`tcp://host:port`) is taken."""
     parts = urlsplit(address)

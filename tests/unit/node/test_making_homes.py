@@ -23,7 +23,7 @@ from pol_abci.node.init import (
     join_chain,
 )
 from pol_abci.node.presets import UnknownPreset, find_preset, get_preset_names, load_preset
-from pol_abci.node.supervisor import PortInUse
+from pol_abci.node.supervisor import HomeInUse, PortInUse, Supervisor
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.genesis import parse_genesis
 from pol_abci.rules.params import SCORE_UNIT
@@ -324,12 +324,18 @@ def test_a_taken_port_is_named_before_anything_starts(
 
     rpc_port, p2p_port = unused_tcp_port_factory(), unused_tcp_port_factory()
     home = make(tmp_path / "home", rpc_port=rpc_port, p2p_port=p2p_port)
-    home.check_ports()
+    home.check_free()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", rpc_port))
         listener.listen()
         with pytest.raises(PortInUse, match=rf"127\.0\.0\.1:{rpc_port} .*--rpc-port"):
-            home.check_ports()
+            home.check_free()
+
+
+async def test_a_home_that_runs_says_so_rather_than_that_its_ports_are_taken(home: Home) -> None:
+    async with Supervisor(home.path, []):
+        with pytest.raises(HomeInUse, match="another `pol-abci up` runs on it"):
+            home.check_free()
 
 
 def test_the_first_difficulty_follows_the_step_rate() -> None:
