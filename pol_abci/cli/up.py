@@ -78,11 +78,12 @@ def up(
         make_new_chain(home, preset=preset, chain_id=chain_id, rpc_port=rpc_port, p2p_port=p2p_port)
     here = load_home(home)
     cometbft = find_cometbft(report)
-    here.check_ports()
+    here.check_free()
     received = run_until_stopped(
         _run(here, cometbft, str(home), generations=generations, is_mining=is_mining), asyncio.run
     )
-    click.echo(f"Stopped cleanly. The chain is in {home}: the same command goes on from there.")
+    click.echo(f"Stopped cleanly. The chain is in {home}")
+    click.echo("To go on from here, run the same command again.")
     with suppress(EmptyChain):  # stopped before the first generation
         path = home / FIGURE_NAME
         click.echo(f"{path}: {write_figure(load_history(here), path)}")
