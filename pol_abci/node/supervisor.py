@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 MAX_FAILURES = 5
 """Exits of one child without progress in between that end everything."""
-SETTLED_S = 30.0
-"""A child that ran so long has made progress, whether or not anyone noted it."""
+SETTLED_S = 120.0
+"""A child that ran so long has made progress, whether or not anyone noted it. Long against the
+start of an app that loads torch on a busy machine (35 s seen)."""
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
 GRACE_S = 10.0
