@@ -101,7 +101,7 @@ $(USER_STAMP) $(DEV_STAMP): | $(BIN)/uv
 	@$(BIN)/python -c '' || { echo ".venv has lost its Python; run: make clean" >&2; exit 1; }
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || { \
 		echo "Installing PyTorch and the rest into .venv: the first time on a machine this is"; \
-		echo "a download of gigabytes (5.6 GB on disk); later checkouts link what is cached."; }
+		echo "a download of 3 GB (5.6 GB on disk), gigabytes that later checkouts link from a cache."; }
 	@index=$${UV_DEFAULT_INDEX:-$$($(PIP_INDEX))}; \
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
 	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -b constraints.txt \
