@@ -58,12 +58,32 @@ def find_cometbft(report: Callable[[str], None]) -> Path:
     CometBFTNotBuilt
         When a build fails; the message ends with what the build said last.
     """
+    found = locate_cometbft(report)
+    if found is not None:
+        return found
+    target = _get_cached_file()
+    try:
+        _build_cometbft(target, report)
+    except OSError as error:
+        raise CometBFTNotBuilt(
+            f"cannot build CometBFT in {target.parent}: {error}; make room or set XDG_CACHE_HOME"
+        ) from error
+    return target
+
+
+def locate_cometbft(report: Callable[[str], None]) -> Path | None:
+    """Return the right CometBFT that this machine has, None when it has none; build nothing.
+
+    Raises
+    ------
+    WrongCometBFT
+        When `POL_ABCI_COMETBFT` names something else.
+    """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         check_cometbft(Path(named))
         return Path(named).absolute()
-    cached = get_cache_folder() / "bin" / f"cometbft-{COMETBFT_VERSION.removeprefix('v')}"
-    on_path = shutil.which("cometbft")
+    on_path, cached = shutil.which("cometbft"), _get_cached_file()
     candidates = [Path(on_path).absolute()] if on_path else []
     candidates += [cached] if cached.exists() else []
     for candidate in candidates:
@@ -73,13 +93,7 @@ def find_cometbft(report: Callable[[str], None]) -> Path:
             report(f"Passed over: {wrong}")
         else:
             return candidate
-    try:
-        _build_cometbft(cached, report)
-    except OSError as error:
-        raise CometBFTNotBuilt(
-            f"cannot build CometBFT in {cached.parent}: {error}; make room or set XDG_CACHE_HOME"
-        ) from error
-    return cached
+    return None
 
 
 def check_cometbft(path: Path) -> None:
@@ -118,6 +132,11 @@ def get_cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification wants relative paths ignored.
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "pol_abci"
+
+
+def _get_cached_file() -> Path:
+    """Return where a build goes."""
+    return get_cache_folder() / "bin" / f"cometbft-{COMETBFT_VERSION.removeprefix('v')}"
 
 
 def _build_cometbft(target: Path, report: Callable[[str], None]) -> None:
