@@ -23,7 +23,7 @@ class Disk:
 class CountingApp(Application):
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
-        self.pending = disk
+        self.genesis = self.pending = Disk()
 
     async def info(self, _request: pb.RequestInfo, /) -> pb.ResponseInfo:
         return pb.ResponseInfo(
@@ -39,9 +39,9 @@ class CountingApp(Application):
         return pb.ResponseCheckTx(code=0 if request.tx.isdigit() else 1)
 
     async def init_chain(self, request: pb.RequestInitChain, /) -> pb.ResponseInitChain:
-        start = int(request.app_state_bytes.strip(b'"') or b"0")
-        self.pending = Disk(request.initial_height - 1, start, compute_hash(start))
-        return pb.ResponseInitChain(app_hash=self.pending.app_hash)
+        start = int(request.app_state_bytes.strip(b'"{}') or b"0")
+        self.genesis = Disk(0, start, compute_hash(start))
+        return pb.ResponseInitChain(app_hash=self.genesis.app_hash)
 
     async def prepare_proposal(
         self, request: pb.RequestPrepareProposal, /
@@ -61,7 +61,7 @@ class CountingApp(Application):
         return pb.ResponseProcessProposal(status=status)
 
     async def finalize_block(self, request: pb.RequestFinalizeBlock, /) -> pb.ResponseFinalizeBlock:
-        start = self.pending if self.disk.height == 0 and request.height == 1 else self.disk
+        start = self.disk if self.disk.height else self.genesis
         total = start.total + sum(int(tx) for tx in request.txs if tx.isdigit())
         self.pending = Disk(request.height, total, compute_hash(total))
         results = [pb.ExecTxResult(code=0 if tx.isdigit() else 1) for tx in request.txs]

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from pol_abci.abci.generated.abci import types_pb2 as pb
 from pol_abci.abci.server import serve
 from tests.abci.counting_app import CountingApp, Disk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from pol_abci.abci.generated.abci import types_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 
