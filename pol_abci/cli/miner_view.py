@@ -35,10 +35,10 @@ def decode_status(line: str) -> MinerStatus:
 
 def describe_miner(status: MinerStatus) -> str:
     """Tell a miner's speed, best proof and earnings; what keeps it from mining comes first."""
-    if not status.is_connected:
-        return status.connection
     if status.generation is None:
         return status.note or status.connection
+    if not status.is_connected:
+        return status.connection
     return " · ".join(
         (
             f"{status.steps_per_second:,.0f} steps/s",

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from pol_abci.client.chain import Accuracy
     from pol_abci.rules.codec import GenerationRecord
 
-FIXED_LINES = 13
+FIXED_LINES = 14
 """Lines that are neither chart nor proofs."""
+NOTICE_LINES = 2
 WIDE = 110
 """Columns from which whole addresses fit."""
 NARROW = 72
 """Columns below which the bars beside the intervals are left out."""
-SHORT_ADDRESS = 10
-BAR_WIDTH = 10
+SHORT_ADDRESS = 8
+BAR_WIDTH = 7
 BAR_INTERVALS = 3
 """Target intervals that fill an interval's bar."""
 LABELLED_CHART = 5
@@ -80,7 +81,7 @@ class Snapshot:
 def split_height(height: int) -> tuple[int, int]:
     """Compute the chart's and the proofs' lines (without heading) in a picture of `height`."""
     rest = max(height - FIXED_LINES, 4)
-    chart = min(max(rest * 9 // 20, 2), 12)
+    chart = min(max(rest // 2, 2), 12)
     return chart, rest - chart
 
 
@@ -104,7 +105,7 @@ class LiveView:
             _draw_facts(snapshot),
             Text(),
             _draw_proofs(snapshot, width, proof_count),
-            _draw_notice(snapshot),
+            *_draw_notice(snapshot, console, width),
             _draw_hint(snapshot),
         )
 
@@ -195,7 +196,7 @@ def _draw_proofs(snapshot: Snapshot, width: int, count: int) -> Table:
     proofs.add_column("interval", justify="right", no_wrap=True)
     bar_width = BAR_WIDTH if width >= NARROW else 0
     proofs.add_column("", no_wrap=True, width=bar_width, style="blue")
-    proofs.add_column("beat", justify="right", no_wrap=True)
+    proofs.add_column("difficulty", justify="right", no_wrap=True)
     proofs.add_column("score", justify="right", no_wrap=True)
     proofs.add_column("steps", justify="right", no_wrap=True)
     proofs.add_column("sample", justify="right", no_wrap=True)
@@ -221,12 +222,11 @@ def _draw_proofs(snapshot: Snapshot, width: int, count: int) -> Table:
     return proofs
 
 
-def _draw_notice(snapshot: Snapshot) -> Text:
-    if snapshot.is_stopping:
-        return Text("Stopping cleanly …", "yellow", no_wrap=True)
-    if snapshot.standstill is not None:
-        return Text(snapshot.standstill, "yellow", no_wrap=True, overflow="ellipsis")
-    return Text()
+def _draw_notice(snapshot: Snapshot, console: Console, width: int) -> list[Text]:
+    """Draw what keeps the chain from going on, in as many lines as are kept free for it."""
+    sentence = "Stopping cleanly …" if snapshot.is_stopping else snapshot.standstill or ""
+    lines = list(Text(sentence, "yellow").wrap(console, width))[:NOTICE_LINES]
+    return [*[Text()] * (NOTICE_LINES - len(lines)), *lines]
 
 
 def _draw_hint(snapshot: Snapshot) -> Text:
