@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto constraints vectors clean check-proto cometbft
+.PHONY: help run test lint format proto constraints vectors clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -14,7 +14,6 @@ UV_VERSION := 0.13.9
 PYTHON_CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
 LINTED := pol_abci proto tests $(wildcard benchmarks)
-GENERATED := pol_abci/rules/generated pol_abci/abci/generated
 
 # What is installed depends on these files, and an editable install on where the checkout lies.
 DIGEST := $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' -)
@@ -36,7 +35,7 @@ run: $(RUN_STAMP) cometbft ## watch a chain train a network
 	@$(BIN)/python -m pol_abci.cli up --home "$$DIR" --generations "$$GENERATIONS" \
 		|| test $$? -eq 130 # Ctrl-C is one of the two ways to end it
 
-test: $(DEV_STAMP) lint check-proto cometbft ## lint, and run every test, the ones with a real CometBFT included
+test: $(DEV_STAMP) lint cometbft ## lint, and run every test, the ones with a real CometBFT included
 	$(BIN)/python -m pytest
 
 lint: $(DEV_STAMP) ## check style, types and import rules
@@ -53,7 +52,7 @@ proto: $(DEV_STAMP) ## compile proto/ into the generated packages
 	$(BIN)/python proto/generate.py
 
 vectors: $(DEV_STAMP) ## make the test vectors of tests/vectors anew
-	$(BIN)/python tests/vectors/generate.py
+	PYTHONPATH=. $(BIN)/python tests/vectors/make_vectors.py
 
 constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 	@{ echo "# Exact versions of everything that an install of pol-abci with its development tools brings. Regenerate: make constraints."; \
@@ -64,14 +63,6 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find pol_abci tests proto benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-
-check-proto: $(DEV_STAMP)
-	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
-	$(BIN)/python proto/generate.py "$$fresh" && \
-	for package in $(GENERATED); do \
-		diff -r -x __pycache__ "$$package" "$$fresh/$$package" || { \
-			echo "$$package is not what proto/ compiles to; run: make proto" >&2; exit 1; }; \
-	done
 
 cometbft: $(RUN_STAMP)
 	@$(BIN)/python -m pol_abci.node.binary
