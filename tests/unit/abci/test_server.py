@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
+import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pol_abci.abci.framing import FrameReader, encode_frame, encode_varint
 from pol_abci.abci.generated.abci import types_pb2 as pb
 from pol_abci.abci.listener import AddressInUse, InvalidAddress
-from pol_abci.abci.server import UnknownRequest, serve
+from pol_abci.abci.server import REPLY_BUFFER_BYTES, UnknownRequest, serve
 from tests.abci.counting_app import CountingApp, Disk
 
 if TYPE_CHECKING:
@@ -483,3 +484,36 @@ def test_any_bytes_end_in_replies_an_exception_or_a_closed_connection(
             assert await good.receive_kinds(1) == ["echo"]
 
     asyncio.run(story())
+
+
+def test_the_last_words_arrive_though_the_process_ends_with_the_fault(tmp_path: Path) -> None:
+    path = tmp_path / "app.sock"
+    listening = threading.Event()
+
+    class LargeFaultyApp(FaultyApp):
+        async def query(self, _request: pb.RequestQuery, /) -> pb.ResponseQuery:
+            return pb.ResponseQuery(value=bytes(REPLY_BUFFER_BYTES - 1_000))
+
+    async def run() -> None:
+        app = LargeFaultyApp(ValueError("the disk is full"))
+        await serve(app, f"unix://{path}", on_listening=lambda _address: listening.set())
+
+    def run_process() -> None:
+        with pytest.raises(ValueError, match="the disk is full"):
+            asyncio.run(run())
+
+    process = threading.Thread(target=run_process)
+    process.start()
+    assert listening.wait(10)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(10)
+        peer.connect(str(path))
+        peer.sendall(encode(QUERY, COMMIT))
+        process.join(0.2)  # reads late: more than a socket holds is on its way
+        reader, kinds = FrameReader(), []
+        while data := peer.recv(65_536):
+            reader.feed(data)
+            while (frame := reader.next_frame()) is not None:
+                kinds.append(pb.Response.FromString(frame).WhichOneof("value"))
+    process.join(10)
+    assert kinds == ["query", "exception"]
