@@ -23,6 +23,10 @@ INTERVAL_COLOUR = "#F0B36B"
 TARGET_COLOUR = "#A65E00"
 MARKED_POINTS = 80
 """Up to so many generations each measurement gets a dot."""
+CUT_INTERVALS = 5
+"""Target intervals at which a bar is cut: a night's pause would flatten all others."""
+NAMED_CUTS = 10
+"""Up to so many cut bars have their length written above."""
 SEPARATE_BARS = 200
 """Up to so many generations there is a gap between bars; finer ones would flicker."""
 
@@ -59,13 +63,25 @@ def draw_figure(history: History, path: Path) -> None:
     accuracy.patch.set_visible(False)
 
     generations = [record.generation for record in history.records]
+    cut_s = CUT_INTERVALS * history.target_interval_ms / 1_000
+    cut = [record for record in history.records if record.interval_ms / 1_000 > cut_s]
     bars = interval.bar(
         generations,
-        [record.interval_ms / 1_000 for record in history.records],
+        [min(record.interval_ms / 1_000, cut_s) for record in history.records],
         width=0.8 if len(generations) <= SEPARATE_BARS else 1.0,
         color=INTERVAL_COLOUR,
-        label="block interval",
+        label=f"block interval, cut at {cut_s:g} s" if cut else "block interval",
     )
+    if len(cut) <= NAMED_CUTS:
+        for record in cut:
+            interval.annotate(
+                format_seconds(record.interval_ms),
+                (record.generation, cut_s),
+                ha="center",
+                va="bottom",
+                fontsize=7,
+                color=TARGET_COLOUR,
+            )
     target = interval.axhline(
         history.target_interval_ms / 1_000,
         color=TARGET_COLOUR,
@@ -73,9 +89,9 @@ def draw_figure(history: History, path: Path) -> None:
         linewidth=1.2,
         label=f"target interval, {format_seconds(history.target_interval_ms)}",
     )
-    longest_ms = max(record.interval_ms for record in history.records)
+    longest_s = max(min(record.interval_ms / 1_000, cut_s) for record in history.records)
     # Bars fill the lower part, so that the line above stays readable.
-    interval.set_ylim(0, 1.6 * max(longest_ms, history.target_interval_ms) / 1_000)
+    interval.set_ylim(0, 1.6 * max(longest_s, history.target_interval_ms / 1_000))
     interval.set_ylabel("block interval, seconds", color=TARGET_COLOUR)
     interval.tick_params(axis="y", colors=TARGET_COLOUR)
 

@@ -17,6 +17,10 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
+_LOGFMT = structlog.processors.LogfmtRenderer(
+    key_order=["timestamp", "level", "event"], bool_as_flag=False
+)
+
 
 def configure_logs(level: str) -> None:
     """Send every log event of at least `level` to stderr.
@@ -24,21 +28,19 @@ def configure_logs(level: str) -> None:
     The standard library's loggers (httpx, asyncio, websockets) go the same way from `warning` on:
     at `info` they report each request.
     """
-    renderer: structlog.typing.Processor
-    if sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
-    else:
-        renderer = structlog.processors.LogfmtRenderer(
-            key_order=["timestamp", "level", "event"], bool_as_flag=False
-        )
+    # The terminal's renderer formats exceptions itself.
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if sys.stderr.isatty()
+        else [structlog.processors.format_exc_info, _render_plain]
+    )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # A traceback stays readable in a file: logfmt would quote it into a single line.
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -49,8 +51,17 @@ def configure_logs(level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                renderer,
+                *renderers,
             ],
         )
     )
     logging.basicConfig(handlers=[library], level=logging.WARNING, force=True)
+
+
+def _render_plain(
+    logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+) -> str:
+    """Render `key=value`, a traceback in lines of its own: quoted into one nobody could read it."""
+    traceback = event.pop("exception", None)
+    line = _LOGFMT(logger, name, event)
+    return line if traceback is None else f"{line}\n{traceback}"

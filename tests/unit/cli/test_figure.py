@@ -52,3 +52,12 @@ def test_figure_without_any_accuracy_still_draws_the_intervals(
     records = tuple(replace(record, has_accuracy=False) for record in make_records(3))
     draw_figure(History("digits-1", 4_000, records), tmp_path / "figure1.png")
     assert (tmp_path / "figure1.png").stat().st_size > 10_000
+
+
+def test_a_pause_of_a_night_is_cut_and_the_figure_keeps_its_size(
+    make_records: RecordMaker, tmp_path: Path
+) -> None:
+    first, *rest = make_records(20)
+    records = (replace(first, interval_ms=8 * 3_600_000), *rest)
+    draw_figure(History("digits-1", 4_000, records), tmp_path / "figure1.png")
+    assert (tmp_path / "figure1.png").read_bytes()[16:20] == (1_500).to_bytes(4, "big")
