@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import re
-import shutil
 import socket
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from pol_abci.abci.server import serve
+from pol_abci.node.binary import locate_cometbft
 from tests.abci.counting_app import CountingApp, Disk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from pol_abci.abci.generated.abci import types_pb2 as pb
 
@@ -27,18 +26,11 @@ pytestmark = pytest.mark.e2e
 
 
 def find_cometbft() -> str:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kept = cache / "pol_abci" / "bin" / "cometbft"
-    found = (
-        os.environ.get("POL_ABCI_COMETBFT")
-        or shutil.which("cometbft")
-        or (str(kept) if kept.is_file() else None)
-    )
+    passed_over: list[str] = []
+    found = locate_cometbft(passed_over.append)
     if found is None:
-        pytest.fail(
-            f"no cometbft on PATH, in POL_ABCI_COMETBFT or at {kept}: `make cometbft` builds it"
-        )
-    return found
+        pytest.fail(f"no CometBFT here: `make cometbft` builds it. {' '.join(passed_over)}")
+    return str(found)
 
 
 def find_free_port() -> int:
