@@ -169,6 +169,31 @@ def test_no_total_makes_another_payload_true(total: int) -> None:
             verify_state([forged, bucket, store], APP_HASH, KEY, b"forged")
 
 
+def test_one_proof_has_one_form() -> None:
+    entries = [(LONELY, b"payload")]
+    index = bucket_of(LONELY)
+    tree = BucketTree.from_roots({index: compute_bucket_root(entries)})
+    app_hash = compute_app_hash(tree.root, WEIGHTS_ROOT)
+    entry, bucket, store = prove_state_entry(LONELY, entries, tree.prove(index), WEIGHTS_ROOT)
+    verify_state([entry, bucket, store], app_hash, LONELY, b"payload")
+    only, one_of_many = _decode_op(entry), _decode_op(bucket)
+    for proof in (
+        replace(only, total=0),
+        replace(only, index=1),
+        replace(only, aunts=(bytes(32),)),
+    ):
+        forged = [_encode_op(LONELY, proof), bucket, store]
+        with pytest.raises(InvalidProof):
+            verify_state(forged, app_hash, LONELY, b"payload")
+    for proof in (
+        replace(one_of_many, total=65_535),
+        replace(one_of_many, index=index ^ 1),
+        replace(one_of_many, aunts=one_of_many.aunts[:-1]),
+    ):
+        with pytest.raises(InvalidProof):
+            verify_state([entry, _encode_op(b"", proof), store], app_hash, LONELY, b"payload")
+
+
 @pytest.mark.parametrize("byte", range(32))
 def test_app_hash_is_compared_in_full(byte: int) -> None:
     wrong = bytes(b ^ (i == byte) for i, b in enumerate(APP_HASH))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from pol_abci.rules.params import DifficultyParams, WalkParams
-from pol_abci.rules.progress import is_progress
+from pol_abci.rules.progress import compute_progress_delay_ms, is_progress
 from pol_abci.rules.proof import TrueWalk
 
 GUARD = WalkParams(
@@ -41,3 +41,27 @@ def test_guard_gives_way_by_one_image_an_interval(
 def test_strict_wants_more_however_late(correct_ticket: int, is_enough: bool) -> None:
     verdict = TrueWalk(0, 100, correct_ticket)
     assert is_progress(STRICT, DIFFICULTY, verdict, 10**12) is is_enough
+
+
+@pytest.mark.parametrize(
+    ("walk", "correct_ticket", "delay_ms"),
+    [
+        (GUARD, 101, 0),
+        (GUARD, 100, 0),
+        (GUARD, 97, 12_000),
+        (GUARD, 68, 128_000),
+        (GUARD, 67, None),
+        (STRICT, 101, 0),
+        (STRICT, 100, None),
+    ],
+)
+def test_delay_is_the_time_from_which_on_it_is_enough(
+    walk: WalkParams, correct_ticket: int, delay_ms: int | None
+) -> None:
+    verdict = TrueWalk(0, 100, correct_ticket)
+    assert compute_progress_delay_ms(walk, DIFFICULTY, verdict) == delay_ms
+    if delay_ms is None:
+        assert not is_progress(walk, DIFFICULTY, verdict, 10**12)
+    else:
+        assert is_progress(walk, DIFFICULTY, verdict, delay_ms)
+        assert not delay_ms or not is_progress(walk, DIFFICULTY, verdict, delay_ms - 1)
