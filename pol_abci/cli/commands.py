@@ -100,3 +100,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def print_json(value: Any) -> None:
     """Print one JSON document on one line, keys in the order given."""
     click.echo(json.dumps(value))
+
+
+def report(sentence: str) -> None:
+    """Tell people on stderr what takes its time or is passed over."""
+    click.echo(sentence, err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, print_json
+from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, print_json, report
 from pol_abci.cli.words import format_bits
 from pol_abci.client.keys import AccountKey, format_address
 from pol_abci.node.binary import find_cometbft
@@ -138,11 +138,6 @@ def make_new_chain(
         p2p_port=p2p_port,
         difficulty_bits=difficulty_bits,
     )
-
-
-def report(sentence: str) -> None:
-    """Tell people on stderr what takes its time."""
-    click.echo(sentence, err=True)
 
 
 def _print_home(made: Home, home: Path, as_json: bool) -> None:

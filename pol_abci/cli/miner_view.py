@@ -81,9 +81,9 @@ def draw_miner(status: MinerStatus, uptime: str) -> RenderableType:
     facts.add_row("proof", describe_best(status))
     if status.odds is not None:
         facts.add_row("odds", describe_odds(status.odds))
-    earned = f"{status.blocks_won} generations won, {format_amount(Amount(status.coins_won))} coins"
+    earned = f"{status.blocks_won} won, {format_amount(Amount(status.coins_won))} coins"
     if status.balance is not None:
-        earned += f" · {format_amount(Amount(status.balance))} coins to spend"
+        earned += f" · {format_amount(Amount(status.balance))} coins spendable"
     facts.add_row("earnings", Text(earned, "green"))
     facts.add_row("", Text(status.note, "dim"))
     facts.add_row("", Text(f"up {uptime} · Ctrl-C stops", "dim"))

@@ -157,6 +157,11 @@ class Observer:
                     f"{name} ended and is being started again ({child.restarts + 1} so far): "
                     f"see {self._home}/logs/{name}.log"
                 )
-        if self._trouble is not None and (self._status is not None or uptime_s > START_S):
-            return self._trouble
-        return None if self._status is None else self._status.standstill
+        if self._status is None:
+            if self._trouble is None or uptime_s <= START_S:
+                return None
+            return (
+                f"no answer {uptime_s:.0f} s after the start: the app may still be loading, see "
+                f"{self._home}/logs/app.log ({self._trouble})"
+            )
+        return self._trouble or self._status.standstill

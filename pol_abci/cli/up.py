@@ -11,14 +11,13 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option
+from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option, report
 from pol_abci.cli.history import EmptyChain
 from pol_abci.cli.init import (
     chain_id_option,
     make_new_chain,
     p2p_port_option,
     preset_option,
-    report,
     rpc_port_option,
 )
 from pol_abci.cli.observer import Observer
@@ -125,10 +124,10 @@ async def _run(
             home=label,
             generations=generations,
         )
-        await _watch(supervisor, observer, show)
+        await watch(supervisor, observer, show)
 
 
-async def _watch(
+async def watch(
     supervisor: Supervisor, observer: Observer, show: Callable[[Snapshot], None]
 ) -> None:
     """Show the node until it has made its generations, or a process has failed for good."""

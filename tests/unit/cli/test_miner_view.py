@@ -68,7 +68,7 @@ def test_picture_names_speed_odds_and_earnings() -> None:
         "812 steps/s · 12,345 steps done",
         "best 12.31 bits, good in 1.2 s",
         "about 98% of all steps, alone a proof in 3.2 s",
-        "3 generations won, 150 coins · 1000 coins to spend",
+        "3 won, 150 coins · 1000 coins spendable",
         "won generation 8",
         "up 0:01:02",
     ):
