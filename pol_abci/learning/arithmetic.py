@@ -31,6 +31,7 @@ _FLOAT64_BITS = 53
 _FLOAT32_MAX_EXPONENT = 127
 _MIN_BLOCK = 64  # shorter float32 sums cost more joins than a float64 product does
 _LIFT = 2.0**64
+_BITS_OF_HALVED_NORMAL = 1 << 22
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 0.6931471803691238
@@ -61,8 +62,9 @@ def check_machine() -> None:
             'call torch.set_float32_matmul_precision("highest")'
         )
     # 33 elements reach the vectorised part and the remainder of a kernel alike.
+    # Bits are compared, because a processor that flushes also takes subnormals for equal to 0.
     halves = torch.full((33,), 2.0**-126).mul_(0.5)
-    if not bool((halves == 2.0**-127).all()):
+    if not bool((halves.view(torch.int32) == _BITS_OF_HALVED_NORMAL).all()):
         raise InexactMachine(
             "subnormal numbers are flushed to zero in this process: remove whatever calls "
             "torch.set_flush_denormal(True) or was compiled with fast math"
@@ -200,6 +202,16 @@ class Contraction:
         for start in range(size, products, size):
             total += torch.mm(left[:, start : start + size], right[start : start + size])
         return out.copy_(total)
+
+
+def compute_inverse_root(values: Tensor, one: Tensor) -> Tensor:
+    """RN32(1 / RN32(sqrt(values))) of float32 values; `one` is a tensor of 1.0.
+
+    torch's float32 sqrt comes from a vector library on some processors, which is wrong in the last
+    bit for one value in six. A float64 root rounds to the right float32 even when it is some ulps
+    off: roots of float32 numbers keep 2^-50 of their exponent away from where rounding turns.
+    """
+    return torch.div(one, values.double().sqrt_().float())
 
 
 class TreeSum:

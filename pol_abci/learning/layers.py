@@ -19,6 +19,7 @@ import torch
 from pol_abci.learning.arithmetic import (
     Contraction,
     TreeSum,
+    compute_inverse_root,
     compute_magnitude,
     quantise,
     quantise_images,
@@ -162,7 +163,10 @@ class Axis:
             if any(0 <= o * self.stride - self.padding + tap < self.size for o in range(output))
         ]
         if not live or live[-1] - live[0] + 1 != len(live):
-            raise ValueError(f"no convolution of {self} has taps in one piece")
+            raise ValueError(
+                f"a kernel of {self.kernel} at stride {self.stride}, padding {self.padding} over "
+                f"{self.size} inputs: its live taps are not in one piece"
+            )
         offset = live[0] - self.padding
         before = max(0, -offset)
         after = max(0, (output - 1) * self.stride + offset + len(live) - self.size)
@@ -413,7 +417,7 @@ class BatchNorm:
     def evaluate(self, inputs: Tensor, evaluation: Evaluation) -> Tensor:
         """Normalise with the running statistics."""
         gamma, beta, mean, variance = (evaluation.weights[spec.name] for spec in self.tensors)
-        inverse = torch.ones_like(variance).div_(torch.add(variance, EPSILON).sqrt_())
+        inverse = compute_inverse_root(torch.add(variance, EPSILON), torch.ones_like(variance))
         return torch.sub(inputs, mean).mul_(inverse.mul_(gamma)).add_(beta)
 
 
@@ -439,9 +443,7 @@ class _BoundBatchNorm:
         self._sum = TreeSum((rows, channels), device)
         self._sums = TreeSum((rows, 2, channels), device)
         self._gradients, self._products = self._sums.buffer[:, 0], self._sums.buffer[:, 1]
-        self._mean, self._inverse, self._slope, self._variance = torch.empty(
-            4, channels, device=device
-        )
+        self._mean, self._slope, self._variance = torch.empty(3, channels, device=device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         deviations = inputs.view(self._output_rows.shape)
@@ -454,7 +456,7 @@ class _BoundBatchNorm:
         torch.div(squares, self._count_less_one, out=self._variance)
         torch.sub(self._running_variance, self._variance, out=self._to_variance)
         torch.div(squares, self._count, out=self._variance)
-        torch.div(self._one, self._variance.add_(EPSILON).sqrt_(), out=self._inverse)
+        self._inverse = compute_inverse_root(self._variance.add_(EPSILON), self._one)
         torch.mul(self._inverse, self._gamma, out=self._slope)
         torch.mul(deviations, self._slope, out=self._output_rows).add_(self._beta)
         self._deviations = deviations

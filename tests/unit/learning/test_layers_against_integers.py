@@ -1,0 +1,209 @@
+"""Every layer's forward and backward pass against integers, at the shapes that go wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from pol_abci.learning.layers import BatchNorm, Binding, Conv2d, Linear, ReLU
+from pol_abci.rules.params import ArithmeticParams
+from tests.unit.learning import integer_reference as reference
+
+if TYPE_CHECKING:
+    from pol_abci.learning.layers import BoundLayer, Layer
+
+CPU = torch.device("cpu")
+
+
+def bind(
+    layer: Layer,
+    weights: dict[str, reference.Floats],
+    batch: int,
+    bits: tuple[int, int] = (16, 8),
+    *,
+    is_first: bool = False,
+) -> tuple[BoundLayer, dict[str, torch.Tensor]]:
+    gradients = {name: torch.zeros(value.shape) for name, value in weights.items()}
+    binding = Binding(
+        weights={name: torch.from_numpy(value.copy()) for name, value in weights.items()},
+        gradients=gradients,
+        batch_size=batch,
+        arithmetic=ArithmeticParams(version=1, forward_bits=bits[0], backward_bits=bits[1]),
+        device=CPU,
+    )
+    return layer.bind(binding, is_first=is_first), gradients
+
+
+def make(*shape: int, seed: int, scale: float = 1.0) -> reference.Floats:
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+CONVOLUTIONS = {
+    # name: batch, height, width, channels, filters, kernel, stride, padding
+    "stride 1": (2, 5, 5, 3, 4, 3, 1, 1),
+    "stride 2, even": (2, 6, 6, 3, 4, 3, 2, 1),
+    "stride 2, odd": (2, 7, 7, 3, 4, 3, 2, 1),
+    "not square": (2, 5, 8, 2, 3, 3, 2, 1),
+    "one channel, one image": (1, 4, 4, 1, 2, 3, 1, 1),
+    "1x1 input: one live tap of nine": (4, 1, 1, 5, 3, 3, 1, 1),
+    "2x2 input at stride 2: four live taps": (3, 2, 2, 9, 3, 3, 2, 1),
+    "1x1 kernel at stride 2": (2, 4, 4, 3, 5, 1, 2, 0),
+    "7x7 kernel": (1, 8, 8, 3, 4, 7, 2, 3),
+    "wide input": (2, 3, 3, 10, 12, 3, 1, 1),
+}
+
+
+@pytest.mark.parametrize("bits", [(16, 8), (8, 8), (20, 20)])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution_is_the_definition(case: str, bits: tuple[int, int]) -> None:
+    batch, height, width, channels, filters, kernel, stride, padding = CONVOLUTIONS[case]
+    layer = Conv2d("conv", (height, width, channels), filters, kernel, stride, padding)
+    definition = reference.ReferenceConv(height, width, kernel, stride, padding)
+    assert layer.products == len(definition.taps) * channels
+    weights = make(layer.products, filters, seed=1)
+    bound, gradients = bind(layer, {"conv.weight": weights}, batch, bits)
+    for seed in (2, 3):  # twice: buffers are used again
+        inputs = make(batch, height, width, channels, seed=seed)
+        gradient = make(batch, *layer.output_shape, seed=seed + 10, scale=1e-3)
+        outputs = bound.forward(torch.from_numpy(inputs.copy()))
+        np.testing.assert_array_equal(outputs.numpy(), definition.forward(inputs, weights, bits[0]))
+        to_inputs = bound.backward(torch.from_numpy(gradient.copy()))
+        expected = definition.backward(inputs, weights, gradient, bits[1])
+        np.testing.assert_array_equal(gradients["conv.weight"].numpy(), expected[0])
+        np.testing.assert_array_equal(to_inputs.numpy(), expected[1])
+
+
+@pytest.mark.parametrize("value", [127 / 128, 2.0**60 * 127 / 128])
+def test_convolution_of_saturated_operands_is_exact(value: float) -> None:
+    # 1,152 products of 127 * 127 pass 2^24, 512 rows of 2^120 pass float32's range.
+    batch, side, channels, filters = 8, 8, 128, 2
+    layer = Conv2d("conv", (side, side, channels), filters, 3, 1, 1)
+    inputs = np.full((batch, side, side, channels), value, dtype=np.float32)
+    inputs[::2] *= -1
+    inputs[0] *= -1
+    weights = np.full((layer.products, filters), value, dtype=np.float32)
+    gradient = np.full((batch, side, side, filters), value, dtype=np.float32)
+    bound, gradients = bind(layer, {"conv.weight": weights}, batch, (8, 8))
+    outputs = bound.forward(torch.from_numpy(inputs.copy())).numpy()
+    to_inputs = bound.backward(torch.from_numpy(gradient.copy())).numpy()
+    definition = reference.ReferenceConv(side, side, 3, 1, 1)
+    # All channels and filters are alike: the reference needs one of each, times their number.
+    seen = np.zeros((side, side), dtype=int)
+    spread = np.zeros((side, side), dtype=int)
+    for _, oy, ox, iy, ix in definition.visit():
+        seen[oy, ox] += 1
+        spread[iy, ix] += 1
+    signs = np.sign(inputs[:, 0, 0, 0]).astype(int)
+    integer, unit = reference.quantise(np.array([value], dtype=np.float32), 8)
+    square, squared_unit = int(integer[0]) ** 2, unit * unit
+
+    def to_float(count: int) -> np.float32:
+        return reference.round_to_float32(count * square * squared_unit)
+
+    for image in range(batch):
+        for y in range(side):
+            for x in range(side):
+                expected = to_float(int(signs[image]) * int(seen[y, x]) * channels)
+                assert (outputs[image, y, x] == expected).all()
+                assert (to_inputs[image, y, x] == to_float(int(spread[y, x]) * filters)).all()
+    tap_counts = [0] * len(definition.taps)
+    for tap, *_ in definition.visit():
+        tap_counts[tap] += 1
+    to_weights = gradients["conv.weight"].numpy().reshape(len(definition.taps), channels, filters)
+    for tap, count in enumerate(tap_counts):
+        assert (to_weights[tap] == to_float(count * int(signs.sum()))).all()
+
+
+def test_cancelling_products_beyond_float32_leave_the_exact_rest() -> None:
+    layer = Linear("fc", (1024,), 2)
+    weights = np.full((1024, 2), 2.0**59, dtype=np.float32)
+    inputs = np.full((2, 1024), 2.0**59, dtype=np.float32)
+    inputs[:, 512:] *= -1
+    inputs[1, 0] = 0.0
+    bound, _ = bind(layer, {"fc.weight": weights, "fc.bias": make(2, seed=1)}, 2, (8, 8))
+    outputs = bound.forward(torch.from_numpy(inputs)).numpy()
+    assert np.isfinite(outputs[0]).all()
+    assert (outputs[1] == -(2.0**118)).all()
+
+
+def test_a_first_convolution_gives_its_weights_gradient() -> None:
+    layer = Conv2d("conv", (6, 6, 1), 3, 3, 1, 1)
+    weights, inputs = make(9, 3, seed=1), make(2, 6, 6, 1, seed=2)
+    gradient = make(2, 6, 6, 3, seed=3)
+    bound, gradients = bind(layer, {"conv.weight": weights}, 2, is_first=True)
+    bound.forward(torch.from_numpy(inputs.copy()))
+    bound.backward(torch.from_numpy(gradient.copy()))
+    definition = reference.ReferenceConv(6, 6, 3, 1, 1)
+    expected, _ = definition.backward(inputs, weights, gradient, 8)
+    np.testing.assert_array_equal(gradients["conv.weight"].numpy(), expected)
+
+
+@pytest.mark.parametrize("bits", [(16, 8), (8, 8), (20, 20)])
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_linear_is_the_definition(batch: int, bits: tuple[int, int]) -> None:
+    layer = Linear("fc", (33,), 7)
+    weights = {"fc.weight": make(33, 7, seed=1), "fc.bias": make(7, seed=2)}
+    inputs, gradient = make(batch, 33, seed=3), make(batch, 7, seed=4, scale=0.1)
+    bound, gradients = bind(layer, weights, batch, bits)
+    outputs = bound.forward(torch.from_numpy(inputs.copy()))
+    expected = reference.contract(inputs, weights["fc.weight"], bits[0]) + weights["fc.bias"]
+    np.testing.assert_array_equal(outputs.numpy(), expected)
+    to_inputs = bound.backward(torch.from_numpy(gradient.copy()))
+    np.testing.assert_array_equal(
+        to_inputs.numpy(),
+        reference.contract(gradient, np.ascontiguousarray(weights["fc.weight"].T), bits[1]),
+    )
+    np.testing.assert_array_equal(
+        gradients["fc.weight"].numpy(),
+        reference.contract(np.ascontiguousarray(inputs.T), gradient, bits[1]),
+    )
+    np.testing.assert_array_equal(
+        gradients["fc.bias"].numpy(),
+        reference.sum_tree(reference.to_floats(*reference.quantise(gradient, bits[1]))),
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 3), (3, 2, 2, 4), (5, 3, 3, 2), (16, 4, 4, 8)])
+@pytest.mark.parametrize("scale", [1.0, 1e-22, 1e4])
+def test_batch_norm_is_the_definition(shape: tuple[int, ...], scale: float) -> None:
+    channels = shape[3]
+    layer = BatchNorm("bn", shape[1:])
+    weights = {
+        "bn.weight": make(channels, seed=1),
+        "bn.bias": make(channels, seed=2),
+        "bn.running_mean": make(channels, seed=3),
+        "bn.running_var": np.abs(make(channels, seed=4)),
+    }
+    inputs, gradient = make(*shape, seed=5, scale=scale), make(*shape, seed=6)
+    bound, gradients = bind(layer, weights, shape[0])
+    norm = reference.ReferenceNorm(weights["bn.weight"], weights["bn.bias"])
+    outputs = bound.forward(torch.from_numpy(inputs.copy())).numpy()
+    np.testing.assert_array_equal(
+        outputs.reshape(-1, channels), norm.forward(inputs.reshape(-1, channels))
+    )
+    to_inputs = bound.backward(torch.from_numpy(gradient.copy())).numpy()
+    expected, of_gamma, of_beta = norm.backward(gradient.reshape(-1, channels))
+    np.testing.assert_array_equal(to_inputs.reshape(-1, channels), expected)
+    np.testing.assert_array_equal(gradients["bn.weight"].numpy(), of_gamma)
+    np.testing.assert_array_equal(gradients["bn.bias"].numpy(), of_beta)
+    mean, variance = norm.update_running(weights["bn.running_mean"], weights["bn.running_var"])
+    for name, value in (("bn.running_mean", mean), ("bn.running_var", variance)):
+        updated = weights[name] - np.float32(0.1) * gradients[name].numpy()
+        np.testing.assert_array_equal(updated, value)
+
+
+def test_relu_passes_where_its_output_is_above_zero() -> None:
+    bound, _ = bind(ReLU((4,)), {}, 1)
+    outputs = bound.forward(torch.tensor([[-1.0, 0.0, -0.0, 2.0]]))
+    assert outputs.tolist() == [[0.0, 0.0, 0.0, 2.0]]
+    # Even an infinite gradient is stopped, where a product with a mask would make it no number.
+    gradient = bound.backward(torch.tensor([[float("inf"), 3.0, 4.0, 5.0]]))
+    assert gradient.tolist() == [[0.0, 0.0, 0.0, 5.0]]
+
+
+def test_taps_in_two_pieces_are_refused() -> None:
+    with pytest.raises(ValueError, match="one piece"):
+        _ = Conv2d("conv", (1, 1, 1), 1, kernel=3, stride=2, padding=2).rows
