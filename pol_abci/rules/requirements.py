@@ -20,7 +20,7 @@ _FRACTION_BYTES = 2
 """Of a score: what lies below a whole requirement, 1/65,536 each."""
 
 
-def iterate_requirements(
+def iterate_requirements(  # noqa: PLR0917  # everything that the draw is bound to
     seed: bytes,
     address: Address,
     nonce: int,
