@@ -1,0 +1,215 @@
+"""A small digits chain in this process: the real rules, store and training, no sockets.
+
+Difficulty and stamps are low, so that a proof is a matter of milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pol_abci.app.application import PolApplication
+from pol_abci.app.replica import Replica
+from pol_abci.app.verifier import Verifier
+from pol_abci.app.verifier_messages import Configure
+from pol_abci.client.keys import AccountKey
+from pol_abci.client.transactions import build_proof
+from pol_abci.learning.evaluate import count_correct
+from pol_abci.learning.walk import Head, Task, Walk, load_task, verify_claim
+from pol_abci.learning.weights import compute_root, from_bytes, to_bytes
+from pol_abci.rules.genesis import Genesis, GenesisAccount, compute_genesis_digest
+from pol_abci.rules.params import SCORE_UNIT, Address, Amount, Params
+from pol_abci.rules.proof import TrueWalk, WalkClaim
+from pol_abci.store.store import Store
+from tests.unit.learning.digits_task import make_digits_params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pol_abci.app.walk_queue import Standing
+    from pol_abci.rules.proof import WalkVerdict
+
+CHAIN_ID = "pol-digits-test"
+FUNDS = Amount(1_000_000_000)
+TARGET_MS = 4_000
+
+
+@functools.cache
+def load_digits_task() -> Task:
+    """The task, loaded once a test run; its model is shared by everything in this process."""
+    return load_task(make_test_params(), None, CHAIN_ID)
+
+
+@functools.cache
+def make_test_params() -> Params:
+    """The digits preset, made easy: 3 bits, quick stamps, walks of at most 8 steps."""
+    params = make_digits_params()
+    return replace(
+        params,
+        walk=replace(params.walk, max_steps=8, stamp_bits=4),
+        difficulty=replace(params.difficulty, first=3 * SCORE_UNIT),
+        ledger=replace(params.ledger, maturity_generations=2),
+    )
+
+
+def make_key(number: int) -> AccountKey:
+    """An account key that is the same in every run."""
+    return AccountKey(bytes([number]) * 32)
+
+
+def make_genesis(params: Params | None = None) -> Genesis:
+    """One validator, account 1, with funds and all slots; its consensus key is that of seed 101."""
+    key, consensus = make_key(1), make_key(101)
+    return Genesis(
+        params=params or make_test_params(),
+        accounts=(
+            GenesisAccount(address=key.address, balance=FUNDS, consensus_key=consensus.public_key),
+        ),
+        ring=((key.address, 100),),
+        weights_root=compute_root(load_digits_task().initial_weights),
+    )
+
+
+class InlineVerifier(Verifier):
+    """The verifier without its process: a walk is redone when it is asked for.
+
+    Queued walks wait for `walk_queued`, as they wait for the process. `walks` counts them all.
+    """
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(Configure(CHAIN_ID, params, b"", 1))
+        self.status.alive = True
+        self.walks = 0
+        self._task = replace(load_digits_task(), params=params)
+        self._weights = b""
+        self._made: dict[WalkClaim, bytes] = {}
+
+    def set_head(self, generation: int, seed: bytes, weights: bytes) -> None:
+        super().set_head(generation, seed, weights)
+        self._weights = weights
+
+    async def verify(self, claim: WalkClaim) -> WalkVerdict:
+        known = self.verdicts.get(claim)
+        return self._walk(claim) if known is None else known
+
+    async def compute_weights(self, claim: WalkClaim) -> bytes:
+        return self._made[claim]
+
+    async def compute_initial_weights(self) -> bytes:
+        return to_bytes(load_digits_task().initial_weights)
+
+    def measure_accuracy(
+        self, generation: int, weights: bytes, then: Callable[[int, int, int], None]
+    ) -> None:
+        flat = from_bytes(self._task.model, weights)
+        then(generation, count_correct(self._task, flat), len(self._task.test))
+
+    def enqueue(self, claim: WalkClaim, raw: bytes, standing: Standing) -> None:
+        self._queue.add(claim, raw, standing)
+
+    def walk_queued(self) -> None:
+        """Do what the process would do by and by."""
+        while (entry := self._queue.pop()) is not None:
+            claim, raw = entry
+            verdict = self._walk(claim)
+            if isinstance(verdict, TrueWalk):
+                self.on_true_walk(claim, raw, verdict)
+            else:
+                self._queue.refuse(claim.address)
+
+    def _walk(self, claim: WalkClaim) -> WalkVerdict:
+        self.walks += 1
+        assert self._head is not None
+        weights = from_bytes(self._task.model, self._weights)
+        head = Head(self._head.generation, self._head.seed, weights)
+        verdict, made = verify_claim(self._task, head, claim, lambda: None)
+        if made is not None:
+            self._made[claim] = made
+        return self._remember(claim, verdict)
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that tests set."""
+
+    now_ms: int = 1_800_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@dataclass(slots=True)
+class DigitsNode:
+    """An application over a store in a folder; `restart` is kill and start again."""
+
+    path: Path
+    genesis: Genesis = field(default_factory=make_genesis)
+    clock: Clock = field(default_factory=Clock)
+    replica: Replica = field(init=False)
+    verifier: InlineVerifier = field(init=False)
+    application: PolApplication = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> PolApplication:
+        """Open the store and make the application, as a new process would."""
+        store = Store.open(
+            self.path,
+            chain_id=CHAIN_ID,
+            genesis_digest=compute_genesis_digest(self.genesis),
+        )
+        self.verifier = InlineVerifier(self.genesis.params)
+        self.replica = Replica(
+            chain_id=CHAIN_ID,
+            genesis=self.genesis,
+            initial_height=1,
+            store=store,
+            verifier=self.verifier,
+            clock_ms=self.clock,
+        )
+        self.application = PolApplication(self.replica)
+        return self.application
+
+    def restart(self) -> PolApplication:
+        """Lose everything that is not on disk."""
+        self.replica.store.close()
+        return self.start()
+
+    def get_task_head(self) -> Head:
+        """The head as a miner would have it."""
+        head = self.replica.get_head()
+        weights = self.replica.store.weights()
+        return Head(head.generation, head.seed, from_bytes(load_digits_task().model, weights))
+
+
+def search_claim(
+    node: DigitsNode,
+    address: Address,
+    *,
+    is_wanted: Callable[[int, int], bool] = lambda score, _step: score >= 3 * SCORE_UNIT,
+) -> WalkClaim:
+    """Mine: the first walk from the node's head whose score and number of steps are wanted."""
+    head = node.get_task_head()
+    task = replace(load_digits_task(), params=node.genesis.params)
+    for nonce in range(10_000):
+        walk = Walk(task, head, address, nonce)
+        for _ in range(task.params.walk.max_steps):
+            step = walk.step()
+            if step.score is not None and is_wanted(step.score, step.t):
+                return WalkClaim(
+                    generation=head.generation,
+                    address=address,
+                    nonce=nonce,
+                    steps=step.t,
+                    step_digests=walk.digests,
+                    weights_root=walk.root(),
+                )
+    raise AssertionError("no such walk among 10,000 nonces")
+
+
+def sign_claim(node: DigitsNode, key: AccountKey, claim: WalkClaim) -> bytes:
+    """The transaction that submits a claim, stamped."""
+    return build_proof(key, CHAIN_ID, claim, node.genesis.params.walk.stamp_bits)

@@ -1,0 +1,166 @@
+"""The verifier as the application sees it, with its real process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pol_abci.app.verifier import Verifier, VerifierError
+from pol_abci.app.verifier_messages import Configure
+from pol_abci.app.walk_queue import Standing
+from pol_abci.learning.walk import Head, Walk
+from pol_abci.learning.weights import compute_root, to_bytes
+from pol_abci.rules.proof import FalseWalk, TrueWalk, WalkClaim
+from tests.abci.digits_chain import CHAIN_ID, load_digits_task, make_key, make_test_params
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from pol_abci.rules.params import Params
+
+SEED = bytes(range(32))
+LONG_WALK_STEPS = 300
+
+
+def make_long_params() -> Params:
+    """The test chain's task with walks of seconds, which leave time to get in between."""
+    params = make_test_params()
+    return replace(params, walk=replace(params.walk, max_steps=LONG_WALK_STEPS))
+
+
+def make_claim(owner: int, steps: int, generation: int = 0) -> WalkClaim:
+    params = make_long_params()
+    task = replace(load_digits_task(), params=params)
+    address = make_key(owner).address
+    walk = Walk(task, Head(generation, SEED, task.initial_weights), address, 7)
+    for _ in range(steps):
+        walk.step()
+    return WalkClaim(
+        generation=generation,
+        address=address,
+        nonce=7,
+        steps=steps,
+        step_digests=walk.digests,
+        weights_root=walk.root(),
+    )
+
+
+async def wait_until(is_so: Callable[[], bool]) -> None:
+    while not is_so():  # noqa: ASYNC110  (the verifier tells nobody else)
+        await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def run_verifier(params: Params | None = None) -> AsyncIterator[Verifier]:
+    task = load_digits_task()
+    params = params or make_long_params()
+    verifier = Verifier(Configure(CHAIN_ID, params, compute_root(task.initial_weights), 1))
+    verifier.set_head(0, SEED, to_bytes(task.initial_weights))
+    started = asyncio.Event()
+    running = asyncio.create_task(verifier.run(started))
+    waiting = asyncio.create_task(started.wait())
+    try:
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        yield verifier
+    finally:
+        waiting.cancel()
+        running.cancel()
+        await asyncio.gather(running, waiting, return_exceptions=True)
+
+
+async def test_true_and_false_walks_are_told_apart_and_weights_come_with_the_true() -> None:
+    claim = make_claim(1, 3)
+    wrong = replace(claim, weights_root=bytes(32))
+    async with run_verifier() as verifier:
+        verdict = await verifier.verify(claim)
+        assert isinstance(verdict, TrueWalk)
+        assert isinstance(await verifier.verify(wrong), FalseWalk)
+        weights = await verifier.compute_weights(claim)
+        assert len(weights) == 4 * load_digits_task().model.size
+        assert verifier.status.walked == 2
+        assert verifier.status.false == 1
+        initial = await verifier.compute_initial_weights()
+    assert initial == to_bytes(load_digits_task().initial_weights)
+
+
+async def test_an_urgent_walk_goes_before_a_long_one_that_is_under_way() -> None:
+    long, short = make_claim(1, LONG_WALK_STEPS), make_claim(2, 3)
+    heard: asyncio.Queue[WalkClaim] = asyncio.Queue()
+    async with run_verifier() as verifier:
+        verifier.on_true_walk = lambda claim, _raw, _verdict: heard.put_nowait(claim)
+        verifier.enqueue(long, b"long", Standing.UNKNOWN)
+        await wait_until(lambda: verifier.is_walking)
+        assert isinstance(await verifier.verify(short), TrueWalk)
+        assert heard.empty(), "the short one waited for the long one"
+        assert await heard.get() == long  # which is done in its turn, from the start again
+
+
+async def test_a_killed_process_is_started_again_and_answers_what_it_was_asked() -> None:
+    claim = make_claim(1, LONG_WALK_STEPS)
+    async with run_verifier() as verifier:
+        answer = asyncio.create_task(verifier.verify(claim))
+        await asyncio.sleep(0)
+        assert verifier._process is not None
+        killed = verifier._process.pid
+        os.kill(killed, signal.SIGKILL)
+        assert isinstance(await answer, TrueWalk)
+        assert verifier._process is not None
+        assert verifier._process.pid != killed
+
+
+async def test_a_walk_that_ends_the_process_each_time_is_given_up_in_words() -> None:
+    claim = make_claim(1, LONG_WALK_STEPS)
+    async with run_verifier() as verifier:
+        answer = asyncio.create_task(verifier.verify(claim))
+        killed: set[int] = set()
+        while not answer.done():
+            await asyncio.sleep(0.01)
+            process = verifier._process
+            if verifier.status.alive and process is not None and process.pid not in killed:
+                killed.add(process.pid)
+                os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(VerifierError, match="ended 3 times"):
+            answer.result()
+
+
+async def test_a_new_head_ends_the_walks_from_the_old_one() -> None:
+    task = load_digits_task()
+    long, after = make_claim(1, LONG_WALK_STEPS), make_claim(2, 3, generation=1)
+    async with run_verifier() as verifier:
+        verifier.on_true_walk = lambda *_: pytest.fail("a walk from an old head was kept")
+        verifier.enqueue(long, b"long", Standing.UNKNOWN)
+        await wait_until(lambda: verifier.is_walking)
+        verifier.set_head(1, SEED, to_bytes(task.initial_weights))
+        assert isinstance(await verifier.verify(after), TrueWalk)
+        await wait_until(lambda: not verifier.is_walking)
+        assert long not in verifier.verdicts
+
+
+async def test_accuracy_is_measured_when_nothing_waits() -> None:
+    task = load_digits_task()
+    measured: asyncio.Queue[tuple[int, int, int]] = asyncio.Queue()
+    async with run_verifier() as verifier:
+        verifier.measure_accuracy(
+            5, to_bytes(task.initial_weights), lambda *result: measured.put_nowait(result)
+        )
+        generation, correct, size = await measured.get()
+    assert (generation, size) == (5, 360)
+    assert 0 <= correct <= 360
+
+
+async def test_a_dataset_with_one_byte_changed_stops_the_start_in_words() -> None:
+    params = make_long_params()
+    digest = bytearray(params.task.train_digest)
+    digest[0] ^= 1
+    params = replace(params, task=replace(params.task, train_digest=bytes(digest)))
+    with pytest.raises(VerifierError, match="digits"):
+        async with run_verifier(params):
+            pytest.fail("it started all the same")
