@@ -13,7 +13,8 @@ export GENERATIONS DIR
 UV_VERSION := 0.13.9
 PYTHON_CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
-LINTED := pol_abci proto tests $(wildcard benchmarks)
+TYPED := pol_abci tests $(wildcard benchmarks)
+LINTED := $(TYPED) proto
 
 # What is installed depends on these files, and an editable install on where the checkout lies.
 DIGEST := $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' -)
@@ -41,7 +42,7 @@ test: $(DEV_STAMP) lint cometbft ## lint, and run every test, the ones with a re
 lint: $(DEV_STAMP) ## check style, types and import rules
 	$(BIN)/python -m ruff check $(LINTED)
 	$(BIN)/python -m ruff format --check $(LINTED)
-	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy $(TYPED)
 	$(BIN)/lint-imports
 
 format: $(DEV_STAMP) ## rewrite the sources in the project's style
@@ -62,7 +63,7 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	find pol_abci tests proto benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(LINTED) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 cometbft: $(RUN_STAMP)
 	@$(BIN)/python -m pol_abci.node.binary
