@@ -63,7 +63,7 @@ class Observer:
         self._status: ChainStatus | None = None
         self._goal: int | None = None
         self._trouble: str | None = None
-        self._miner = "not started yet"
+        self._miner = "not started yet" if "miner" in children else "none, as --no-mine asks"
 
     @property
     def height(self) -> int:
