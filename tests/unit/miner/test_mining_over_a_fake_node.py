@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pol_abci.client.rpc import NodeUnreachable, RpcClient
+from pol_abci.client.rpc import RpcClient
 from pol_abci.miner.miner import MinerSettings, WrongChain, run_miner
 from pol_abci.rules import errors, keys
 from pol_abci.rules.codec import Account
@@ -53,7 +54,7 @@ async def test_a_miner_wins_and_earns(unused_tcp_port: int, tmp_path: Path) -> N
         mining = Mining(unused_tcp_port)
         status = await mining.wait_for(lambda status: bool(status.balance))
         await mining.stop()
-    assert status.blocks_won >= 3  # two for the first to mature
+    assert status.blocks_won >= 2  # the first matures two generations later
     assert status.coins_won == status.blocks_won * 50_000_000
     payload = chain.state.get(keys.account(MINER.address))
     assert payload is not None
@@ -142,15 +143,7 @@ async def test_a_node_of_another_name_ends_the_miner_in_words(
 async def test_a_hanging_rpc_is_told_and_outlived(
     unused_tcp_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call = RpcClient._call
-
-    async def hurry(self: RpcClient, method: str, **params: Any) -> Any:
-        try:
-            return await asyncio.wait_for(call(self, method, **params), 0.3)
-        except TimeoutError as error:
-            raise NodeUnreachable("no answer within 0.3 s") from error
-
-    monkeypatch.setattr(RpcClient, "_call", hurry)
+    monkeypatch.setattr("pol_abci.miner.miner.RpcClient", partial(RpcClient, timeout_s=0.3))
     chain = make_chain_now()
     async with serve_node(chain, unused_tcp_port, tmp_path) as node:
         mining = Mining(unused_tcp_port)
