@@ -29,7 +29,7 @@ _MIN_BITS = 2
 _FLOAT64_BITS = 53
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Head:
     """The model of the newest generation: W_n flat, and the seed s_n of its walks."""
 
@@ -38,7 +38,7 @@ class Head:
     weights: Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Task:
     """Everything that a walk needs beside its head. Made by `load_task`.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Head", "Step", "Task", "Walk", "load_task", "verify_claim"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """What one step made.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning.layers import BatchNorm, Binding, Conv2d, Linear, ReLU
+from pol_abci.learning.layers import BatchNorm, Binding, Conv2d, Evaluation, Linear, ReLU
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
 
@@ -78,12 +78,12 @@ def test_convolution_is_the_definition(case: str, bits: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("value", [127 / 128, 2.0**60 * 127 / 128])
 def test_convolution_of_saturated_operands_is_exact(value: float) -> None:
-    # 1,152 products of 127 * 127 pass 2^24, 512 rows of 2^120 pass float32's range.
+    # 1,152 products of 127 * 127 pass 2^24; five images of 64 rows of 2^120 pass float32's range
+    # before three others bring the sum back into it.
     batch, side, channels, filters = 8, 8, 128, 2
     layer = Conv2d("conv", (side, side, channels), filters, 3, 1, 1)
     inputs = np.full((batch, side, side, channels), value, dtype=np.float32)
-    inputs[::2] *= -1
-    inputs[0] *= -1
+    inputs[5:] *= -1
     weights = np.full((layer.products, filters), value, dtype=np.float32)
     gradient = np.full((batch, side, side, filters), value, dtype=np.float32)
     bound, gradients = bind(layer, {"conv.weight": weights}, batch, (8, 8))
@@ -117,16 +117,37 @@ def test_convolution_of_saturated_operands_is_exact(value: float) -> None:
         assert (to_weights[tap] == to_float(count * int(signs.sum()))).all()
 
 
+def test_gradients_of_inputs_are_exact_where_taps_add_up_beyond_float32() -> None:
+    layer = Conv2d("conv", (9, 9, 1), 40, 7, 1, 3)
+    random = np.random.default_rng(7)
+    weights, inputs, gradient = (
+        random.uniform(0.9, 1.0, shape).astype(np.float32)
+        for shape in ((49, 40), (1, 9, 9, 1), (1, 9, 9, 40))
+    )
+    bound, _ = bind(layer, {"conv.weight": weights}, 1, (8, 8))
+    bound.forward(torch.from_numpy(inputs.copy()))
+    to_inputs = bound.backward(torch.from_numpy(gradient.copy()))
+    definition = reference.ReferenceConv(9, 9, 7, 1, 3)
+    _, expected = definition.backward(inputs, weights, gradient, 8)
+    np.testing.assert_array_equal(to_inputs.numpy(), expected)
+
+
 def test_cancelling_products_beyond_float32_leave_the_exact_rest() -> None:
     layer = Linear("fc", (1024,), 2)
-    weights = np.full((1024, 2), 2.0**59, dtype=np.float32)
-    inputs = np.full((2, 1024), 2.0**59, dtype=np.float32)
+    value = 2.0**60 * 127 / 128
+    weights = np.full((1024, 2), value, dtype=np.float32)
+    inputs = np.full((2, 1024), value, dtype=np.float32)
     inputs[:, 512:] *= -1
     inputs[1, 0] = 0.0
     bound, _ = bind(layer, {"fc.weight": weights, "fc.bias": make(2, seed=1)}, 2, (8, 8))
     outputs = bound.forward(torch.from_numpy(inputs)).numpy()
     assert np.isfinite(outputs[0]).all()
-    assert (outputs[1] == -(2.0**118)).all()
+    assert (outputs[1] == -(value**2)).all()
+    evaluation = Evaluation(
+        {"fc.weight": torch.from_numpy(weights), "fc.bias": torch.zeros(2)}, bits=8
+    )
+    evaluated = layer.evaluate(torch.from_numpy(inputs), evaluation)
+    assert evaluated.tolist() == [[0.0, 0.0], [-(value**2)] * 2]
 
 
 def test_a_first_convolution_gives_its_weights_gradient() -> None:
