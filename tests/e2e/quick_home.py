@@ -1,0 +1,140 @@
+"""Homes of quick chains and programs run in them: the preset with a second to the generation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from unittest import mock
+
+from pol_abci.node.binary import find_cometbft
+from pol_abci.node.init import create_home
+from pol_abci.node.presets import Preset, load_preset
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from pol_abci.node.home import Home
+    from pol_abci.rules.params import Params
+
+Answer = TypeVar("Answer")
+
+PATIENCE_S = 120.0
+"""What a test waits for something that must come; far more than it takes on a busy machine."""
+
+
+def get_free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_quick_home(
+    path: Path,
+    *,
+    difficulty_bits: float = 6.0,
+    change: Callable[[Params], Params] = lambda params: params,
+) -> Home:
+    """The digits preset with a target interval of 1 s and stamps of 4 bits, changed further."""
+    preset = load_preset("digits")
+    params = replace(
+        preset.params,
+        walk=replace(preset.params.walk, stamp_bits=4),
+        difficulty=replace(preset.params.difficulty, target_interval_ms=1_000),
+    )
+    config: dict[str, Any] = preset.config | {
+        "consensus": preset.config["consensus"]
+        | {"timeout_commit": "50ms", "create_empty_blocks_interval": "250ms"}
+    }
+    quick = Preset(preset.name, change(params), config)
+    with mock.patch("pol_abci.node.init.load_preset", return_value=quick):
+        return create_home(
+            path,
+            cometbft=find_cometbft(print),
+            preset="digits",
+            chain_id="pol-e2e",
+            report=print,
+            rpc_port=get_free_port(),
+            p2p_port=get_free_port(),
+            difficulty_bits=difficulty_bits,
+        )
+
+
+@dataclass(slots=True)
+class Program:
+    """A `pol-abci` that runs; `lines` are those of its standard output so far."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str]
+
+    async def wait_for_line(self, part: str) -> str:
+        """The first line that holds `part`."""
+        await wait_until(lambda: any(part in line for line in self.lines) or self.has_ended)
+        for line in self.lines:
+            if part in line:
+                return line
+        raise AssertionError(f"it ended without saying {part!r}:\n" + "\n".join(self.lines))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.process.returncode is not None
+
+    async def wait(self) -> int:
+        """The exit code."""
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def run_program(*arguments: str | Path) -> AsyncIterator[Program]:
+    """Run `pol-abci` with these arguments; kill it if it is still there in the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "pol_abci.cli",
+        *map(str, arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    program = Program(process, [])
+    reading = asyncio.create_task(_read_lines(program))
+    try:
+        yield program
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading
+
+
+async def _read_lines(program: Program) -> None:
+    assert program.process.stdout is not None
+    async for line in program.process.stdout:
+        program.lines.append(line.decode().rstrip())
+
+
+async def wait_until(is_so: Callable[[], bool]) -> None:
+    """Look every 50 ms."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come"
+        await asyncio.sleep(0.05)
+
+
+async def wait_for(ask: Callable[[], Awaitable[Answer | None]]) -> Answer:
+    """Ask every 100 ms until there is an answer."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (answer := await ask()) is None:
+        assert time.monotonic() < deadline, "it did not come"
+        await asyncio.sleep(0.1)
+    return answer
