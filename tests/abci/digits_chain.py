@@ -15,17 +15,17 @@ from pol_abci.app.verifier import Verifier
 from pol_abci.app.verifier_messages import Configure
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.transactions import build_proof
-from pol_abci.learning.evaluate import count_correct
+from pol_abci.learning.evaluate import count_correct, draw_evaluation_sample
 from pol_abci.learning.walk import Head, Task, Walk, load_task, verify_claim
 from pol_abci.learning.weights import compute_root, from_bytes, to_bytes
 from pol_abci.rules.genesis import Genesis, GenesisAccount, compute_genesis_digest
-from pol_abci.rules.params import SCORE_UNIT, Address, Amount, Params
+from pol_abci.rules.params import MAX_DIFFICULTY, SCORE_UNIT, Address, Amount, Params
 from pol_abci.rules.proof import TrueWalk, WalkClaim
 from pol_abci.store.store import Store
 from tests.unit.learning.digits_task import make_digits_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pol_abci.app.walk_queue import Standing
@@ -59,15 +59,28 @@ def make_key(number: int) -> AccountKey:
     return AccountKey(bytes([number]) * 32)
 
 
-def make_genesis(params: Params | None = None) -> Genesis:
-    """One validator, account 1, with funds and all slots; its consensus key is that of seed 101."""
-    key, consensus = make_key(1), make_key(101)
+def make_consensus_key(number: int) -> AccountKey:
+    """The key with which account `number` validates."""
+    return make_key(100 + number)
+
+
+def make_genesis(
+    params: Params | None = None,
+    *,
+    validators: Sequence[tuple[int, int]] = ((1, 100),),
+    funded: Sequence[int] = (),
+) -> Genesis:
+    """Accounts with funds: those that validate, by number and slots, and `funded` ones besides."""
+    keys = {number: make_consensus_key(number).public_key for number, _ in validators}
     return Genesis(
         params=params or make_test_params(),
-        accounts=(
-            GenesisAccount(address=key.address, balance=FUNDS, consensus_key=consensus.public_key),
+        accounts=tuple(
+            GenesisAccount(
+                address=make_key(number).address, balance=FUNDS, consensus_key=keys.get(number)
+            )
+            for number in (*keys, *funded)
         ),
-        ring=((key.address, 100),),
+        ring=tuple((make_key(number).address, slots) for number, slots in validators),
         weights_root=compute_root(load_digits_task().initial_weights),
     )
 
@@ -75,16 +88,22 @@ def make_genesis(params: Params | None = None) -> Genesis:
 class InlineVerifier(Verifier):
     """The verifier without its process: a walk is redone when it is asked for.
 
-    Queued walks wait for `walk_queued`, as they wait for the process. `walks` counts them all.
+    Queued walks wait for `walk_queued`, as they wait for the process. `walks` and `steps` count
+    what was redone.
     """
 
     def __init__(self, params: Params) -> None:
         super().__init__(Configure(CHAIN_ID, params, b"", 1))
         self.status.alive = True
         self.walks = 0
+        self.steps = 0
         self._task = replace(load_digits_task(), params=params)
         self._weights = b""
         self._made: dict[WalkClaim, bytes] = {}
+
+    def set_queue_limit(self, limit: int) -> None:
+        """Have room for this many waiting walks."""
+        self._queue.limit = limit
 
     def set_head(self, generation: int, seed: bytes, weights: bytes) -> None:
         super().set_head(generation, seed, weights)
@@ -124,10 +143,13 @@ class InlineVerifier(Verifier):
         assert self._head is not None
         weights = from_bytes(self._task.model, self._weights)
         head = Head(self._head.generation, self._head.seed, weights)
-        verdict, made = verify_claim(self._task, head, claim, lambda: None)
+        verdict, made = verify_claim(self._task, head, claim, self._count_step)
         if made is not None:
             self._made[claim] = made
         return self._remember(claim, verdict)
+
+    def _count_step(self) -> None:
+        self.steps += 1
 
 
 @dataclass(slots=True)
@@ -147,6 +169,7 @@ class DigitsNode:
     path: Path
     genesis: Genesis = field(default_factory=make_genesis)
     clock: Clock = field(default_factory=Clock)
+    initial_height: int = 1
     replica: Replica = field(init=False)
     verifier: InlineVerifier = field(init=False)
     application: PolApplication = field(init=False)
@@ -165,7 +188,7 @@ class DigitsNode:
         self.replica = Replica(
             chain_id=CHAIN_ID,
             genesis=self.genesis,
-            initial_height=1,
+            initial_height=self.initial_height,
             store=store,
             verifier=self.verifier,
             clock_ms=self.clock,
@@ -175,8 +198,12 @@ class DigitsNode:
 
     def restart(self) -> PolApplication:
         """Lose everything that is not on disk."""
-        self.replica.store.close()
+        self.close()
         return self.start()
+
+    def close(self) -> None:
+        """Give the store's folder back, as the end of the process would."""
+        self.replica.store.close()
 
     def get_task_head(self) -> Head:
         """The head as a miner would have it."""
@@ -189,16 +216,35 @@ def search_claim(
     node: DigitsNode,
     address: Address,
     *,
-    is_wanted: Callable[[int, int], bool] = lambda score, _step: score >= 3 * SCORE_UNIT,
+    scores: range | None = None,
+    is_wanted: Callable[[TrueWalk], bool] = lambda walk: walk.correct_ticket >= walk.correct_head,
+    steps: int = 0,
 ) -> WalkClaim:
-    """Mine: the first walk from the node's head whose score and number of steps are wanted."""
+    """Mine: the first walk from the node's head whose last state is wanted.
+
+    Parameters
+    ----------
+    scores
+        What it may score; by default what is good even when the generation has just begun.
+    is_wanted
+        Asked of the walks with such scores; by default the model may not become worse.
+    steps
+        The walk has at least as many.
+    """
+    if scores is None:
+        scores = range(node.replica.get_head().difficulty, MAX_DIFFICULTY)
     head = node.get_task_head()
     task = replace(load_digits_task(), params=node.genesis.params)
+    sample = draw_evaluation_sample(task, head.seed)
+    correct_head = count_correct(task, head.weights, sample)
     for nonce in range(10_000):
         walk = Walk(task, head, address, nonce)
         for _ in range(task.params.walk.max_steps):
             step = walk.step()
-            if step.score is not None and is_wanted(step.score, step.t):
+            if step.score is None or step.score not in scores or step.t < steps:
+                continue
+            correct = count_correct(task, step.weights, sample)
+            if is_wanted(TrueWalk(step.score, correct_head, correct)):
                 return WalkClaim(
                     generation=head.generation,
                     address=address,
@@ -210,6 +256,10 @@ def search_claim(
     raise AssertionError("no such walk among 10,000 nonces")
 
 
-def sign_claim(node: DigitsNode, key: AccountKey, claim: WalkClaim) -> bytes:
-    """The transaction that submits a claim, stamped."""
-    return build_proof(key, CHAIN_ID, claim, node.genesis.params.walk.stamp_bits)
+def sign_claim(
+    key: AccountKey, claim: WalkClaim, *, stamp_bits: int | None = None, chain_id: str = CHAIN_ID
+) -> bytes:
+    """The transaction that submits a claim, stamped unless told otherwise."""
+    if stamp_bits is None:
+        stamp_bits = make_test_params().walk.stamp_bits
+    return build_proof(key, chain_id, claim, stamp_bits)
