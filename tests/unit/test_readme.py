@@ -1,0 +1,38 @@
+"""README.md: its commands are those there are, its links lead somewhere, no line is left out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pol_abci.cli.commands import MODULES
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def test_commands_are_those_of_the_program() -> None:
+    assert sorted(re.findall(r"^\| `pol-abci (\w+)`", README, re.MULTILINE)) == sorted(MODULES)
+
+
+def test_links_lead_to_files() -> None:
+    # The picture comes out of a run, and is put there for a release.
+    links = re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+@pytest.mark.parametrize(("title", "lines"), [("Algorithm 1", 21), ("Algorithm 2", 7)])
+def test_each_line_of_the_paper_has_its_row(title: str, lines: int) -> None:
+    table = README.split(f"**{title},")[1].split("\n\n")[1]
+    rows = re.findall(r"^\| (\w+) \|", table, re.MULTILINE)
+    assert rows == ["line", "input", *map(str, range(1, lines + 1))]
+
+
+def test_files_named_in_the_text_exist() -> None:
+    named = set(re.findall(r"`((?:pol_abci/)?(?:\w+/)+\w+\.py)`", README))
+    assert named
+    for name in named:
+        assert (REPOSITORY / "pol_abci" / name.removeprefix("pol_abci/")).exists(), name
