@@ -14,19 +14,9 @@ import numpy as np
 import torch
 
 from pol_abci.learning.arithmetic import SoftmaxGradient, compute_magnitude
-from pol_abci.learning.layers import (
-    MOMENTUM,
-    BatchNorm,
-    Binding,
-    Conv2d,
-    Evaluation,
-    Flatten,
-    Layer,
-    Linear,
-    ReLU,
-    Shape,
-    TensorSpec,
-)
+from pol_abci.learning.convolution import Conv2d
+from pol_abci.learning.layer import Binding, Evaluation, Layer, Shape, TensorSpec
+from pol_abci.learning.layers import MOMENTUM, BatchNorm, Flatten, Linear, ReLU
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.seed import Stream
 

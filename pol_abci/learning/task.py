@@ -10,8 +10,9 @@ import torch
 
 from pol_abci.learning import weights as canonical
 from pol_abci.learning.arithmetic import MAX_BITS, check_machine, round_to_float32
+from pol_abci.learning.convolution import Conv2d
 from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
-from pol_abci.learning.layers import BatchNorm, Conv2d, Layer, Linear
+from pol_abci.learning.layers import BatchNorm, Linear
 from pol_abci.learning.models import BoundModel, Model, build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.errors import GenesisError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from pol_abci.learning.layer import Layer
     from pol_abci.rules.params import ArithmeticParams, Params
 
 _MIN_BITS = 2

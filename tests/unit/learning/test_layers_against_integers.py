@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning.layers import BatchNorm, Binding, Conv2d, Evaluation, Linear, ReLU
+from pol_abci.learning.convolution import Conv2d
+from pol_abci.learning.layer import Binding, Evaluation
+from pol_abci.learning.layers import BatchNorm, Linear, ReLU
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
 
 if TYPE_CHECKING:
-    from pol_abci.learning.layers import BoundLayer, Layer
+    from pol_abci.learning.layer import BoundLayer, Layer
 
 CPU = torch.device("cpu")
 
