@@ -204,9 +204,9 @@ class _Miner:
                         self._board.connection = f"connected to {self._rpc.url}"
                         self._is_chain_known = False
                         self._submitter.reconnect()
-                    case Disconnected(reason, retry_s):
+                    case Disconnected(reason):
                         self._board.is_connected = False
-                        self._board.connection = f"{reason}; again in {retry_s:.1f} s"
+                        self._board.connection = f"{reason}; trying again"
                         continue
                     case BlockHeader():
                         self._check_chain_id(event.chain_id)
@@ -226,12 +226,16 @@ class _Miner:
                 update = await self._follower.catch_up()
                 await self._process_update(update)
                 if is_failing:
-                    self._say(f"following the chain again, at {update.status.generation}")
+                    self._say(
+                        f"following the chain again, at generation {update.status.generation}"
+                    )
                 is_failing = False
                 if not update.is_current:
                     pause_s = _RETRY_S
             except _PASSING as error:
-                self._say(str(error))
+                # A node that is away is said by `connection` already.
+                if self._board.is_connected or not isinstance(error, NodeUnreachable):
+                    self._say(str(error))
                 is_failing = True
                 pause_s = _RETRY_S
             try:

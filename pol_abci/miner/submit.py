@@ -200,7 +200,9 @@ class Submitter:
             broadcast = await self._rpc.broadcast_tx_sync(raw)
         except TxInCache:
             return Reception.RECEIVED
-        except (NodeUnreachable, RpcError) as error:
+        except NodeUnreachable:
+            return Reception.AGAIN  # the follower says so
+        except RpcError as error:
             self._note(f"could not send the ticket: {error}")
             return Reception.AGAIN
         reception = _RECEPTIONS.get(broadcast.code, Reception.REFUSED)
