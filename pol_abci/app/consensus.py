@@ -14,8 +14,9 @@ import structlog
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.types import validator_pb2
 from pol_abci.rules.codec import ProofMessage
-from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx
+from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx, SecondProof
 from pol_abci.rules.genesis import compute_genesis_digest, decode_genesis, process_genesis
+from pol_abci.rules.misbehaviour import process_misbehaviour
 from pol_abci.rules.params import PROTOCOL_VERSION
 from pol_abci.rules.state import Overlay
 from pol_abci.rules.transition import (
@@ -23,6 +24,7 @@ from pol_abci.rules.transition import (
     BlockOutcome,
     CommitVote,
     check_claim,
+    get_head,
     process_block,
     process_tx,
 )
@@ -138,6 +140,9 @@ class Consensus:
         proofs = {} if ticket is None else {ticket.raw: ticket}
         verdicts = {} if ticket is None else {ticket.claim: ticket.verdict}
         state = Overlay(replica.state)
+        # Evidence comes first in a block: who is barred by it cannot leave jail in the same one
+        generation = get_head(state).generation
+        process_misbehaviour(state, replica.chain.params, generation, block.misbehaviour)
         chosen: list[bytes] = []
         room = request.max_tx_bytes
         for raw in (*proofs, *(raw for raw in request.txs if raw not in proofs)):
@@ -161,10 +166,13 @@ class Consensus:
         """Accept a block in which every transaction holds, with at most one proof."""
         block = self._get_context(request, request.proposed_last_commit.votes)
         self._replica.time_ms = max(self._replica.time_ms, block.time_ms)
-        txs = self._decode(request.txs)
+        txs, proofs = self._decode(request.txs), 0
         for raw, tx in zip(request.txs, txs, strict=True):
             if isinstance(tx, InvalidTx):
                 return _reject(raw, tx)
+            proofs += isinstance(tx.message, ProofMessage)
+            if proofs > 1:  # told before any is walked: a proposer could send thousands
+                return _reject(raw, SecondProof("a block holds at most one proof"))
         _, outcome = await self._process(block, txs)
         for raw, result in zip(request.txs, outcome.txs, strict=True):
             if result.error is not None:
