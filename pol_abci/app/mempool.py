@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.app.walk_queue import Standing
 from pol_abci.rules.codec import ProofMessage
-from pol_abci.rules.errors import CODE_OK, CODESPACE, InvalidTx, PendingProof
+from pol_abci.rules.errors import (
+    CODE_OK,
+    CODESPACE,
+    DifficultyNotMet,
+    InvalidTx,
+    NoProgress,
+    PendingProof,
+)
+from pol_abci.rules.proof import TrueWalk
 from pol_abci.rules.transition import check_tx
 
 if TYPE_CHECKING:
@@ -46,11 +54,22 @@ class Mempool:
             standing = self._get_standing(tx.address)
             replica.verifier.enqueue(tx.message.claim, raw, standing)
             raise
-        except InvalidTx:
+        except InvalidTx as error:
+            if isinstance(error, (DifficultyNotMet, NoProgress)):
+                self._keep_ticket(tx, raw)
             replica.tickets.mark_refused(tx.address, raw)
             raise
         if isinstance(tx.message, ProofMessage):
+            self._keep_ticket(tx, raw)
             replica.tickets.mark_accepted(tx.address, raw, now_ms)
+
+    def _keep_ticket(self, tx: SignedTx, raw: bytes) -> None:
+        """Keep a true proof whose walk a proposal had redone before these bytes came here."""
+        assert isinstance(tx.message, ProofMessage)
+        claim = tx.message.claim
+        verdict = self._replica.verifier.verdicts[claim]
+        assert isinstance(verdict, TrueWalk)
+        self._replica.keep_ticket(claim, raw, verdict)
 
     def _get_standing(self, address: Address) -> Standing:
         account = self._replica.get_account(address)
