@@ -26,6 +26,7 @@ from pol_abci.rules.difficulty import compute_difficulty
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.merkle import encode_value
 from pol_abci.rules.params import PROTOCOL_VERSION
+from pol_abci.store.errors import HeightUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,19 +101,27 @@ class Info:
             )
 
     def _query_state(self, request: abci.RequestQuery) -> abci.ResponseQuery:
-        height = self._choose_height(request)
-        return _encode_answer(request, self._replica.store.query_state(request.data, height))
+        key, store = request.data, self._replica.store
+        return self._answer(request, lambda height: store.query_state(key, height))
 
     def _query_chunk(self, request: abci.RequestQuery) -> abci.ResponseQuery:
-        index, height = _decode_index(request.data), self._choose_height(request)
-        return _encode_answer(request, self._replica.store.query_chunk(index, height))
+        index, store = _decode_index(request.data), self._replica.store
+        return self._answer(request, lambda height: store.query_chunk(index, height))
+
+    def _answer(
+        self, request: abci.RequestQuery, query: Callable[[int], Answer]
+    ) -> abci.ResponseQuery:
+        try:
+            return _encode_answer(request, query(self._choose_height(request)))
+        except HeightUnavailable as error:  # of the version before, after a rollback
+            raise HeightNotServed(str(error)) from error
 
     def _choose_height(self, request: abci.RequestQuery) -> int:
         newest = self._replica.store.height
         if newest == 0:
             raise HeightNotServed("nothing is committed yet: ask again after the first block")
         if request.height == 0:
-            return max(newest - 1, 1) if request.prove else newest
+            return max(newest - 1, self._replica.initial_height) if request.prove else newest
         if request.height not in (newest, newest - 1):
             raise HeightNotServed(
                 f"height {request.height} is not kept: this node answers at {newest} and "
