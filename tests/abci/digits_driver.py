@@ -124,7 +124,7 @@ class DigitsChain:
     async def finalize(
         self, txs: Sequence[bytes], *, index: int = 0, time_ms: int | None = None
     ) -> pb.ResponseFinalizeBlock:
-        """What a node makes of such a block; it stays uncommitted, and may be followed by others."""
+        """What a node makes of such a block, which nobody commits."""
         request = self.make_block_request(txs, time_ms=time_ms)
         return await self.driver.nodes[index].app.finalize_block(request)
 
