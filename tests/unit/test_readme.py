@@ -1,4 +1,4 @@
-"""README.md: its commands are those there are, its links lead somewhere, no line is left out."""
+"""README.md and the index of decisions: what they list is what there is, nothing left out."""
 
 from __future__ import annotations
 
@@ -36,3 +36,15 @@ def test_files_named_in_the_text_exist() -> None:
     assert named
     for name in named:
         assert (REPOSITORY / "pol_abci" / name.removeprefix("pol_abci/")).exists(), name
+
+
+def test_index_of_decisions_lists_each_with_its_title() -> None:
+    folder = REPOSITORY / "docs" / "decisions"
+    titles = {
+        path.name: path.read_text("utf-8").splitlines()[0].split(" ", 2)[2]
+        for path in folder.glob("[0-9]*.md")
+    }
+    index = re.findall(
+        r"^- \[\d{4}\]\((.*?)\) (.*)$", (folder / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert dict(index) == titles
