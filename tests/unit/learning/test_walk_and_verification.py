@@ -216,6 +216,14 @@ def test_counts_add_up_over_any_parts_of_the_test_set(digits_task: Task) -> None
     )
 
 
+def test_images_that_blow_up_count_as_wrong(digits_task: Task) -> None:
+    weights = digits_task.initial_weights.clone()
+    views = digits_task.model.split(weights)
+    views["bn1.weight"].fill_(2.0**59)
+    views["bn1.running_var"].zero_()
+    assert count_correct(digits_task, weights) == 0
+
+
 def test_steps_learn(digits_task: Task, first_head: Head) -> None:
     weights = first_head.weights
     for generation in range(19):
