@@ -157,9 +157,8 @@ class Verifier:
             self._send(self._head)
         for number in sorted(self._jobs):
             outstanding = self._jobs[number]
-            outstanding.attempts += 1
             if outstanding.attempts < MAX_ATTEMPTS:
-                self._send(outstanding.message)
+                self._send_job(outstanding)
                 continue
             del self._jobs[number]
             if not outstanding.future.done():
@@ -195,10 +194,15 @@ class Verifier:
         )
         message = replace(message, job=self._next_job)
         self._next_job += 1
-        self._jobs[message.job] = _Outstanding(message, future)
+        outstanding = _Outstanding(message, future)
+        self._jobs[message.job] = outstanding
         if self.status.alive:
-            self._send(message)
+            self._send_job(outstanding)
         return await future
+
+    def _send_job(self, outstanding: _Outstanding) -> None:
+        outstanding.attempts += 1
+        self._send(outstanding.message)
 
     async def verify(self, claim: WalkClaim) -> WalkVerdict:
         """Return the verdict on a walk from the present head, before anything that waits.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import torch
+
 from pol_abci.learning.arithmetic import InvalidStep
 from pol_abci.learning.walk import Head, Walk
 from pol_abci.rules.params import Address
@@ -16,11 +18,13 @@ _ADDRESS = Address(bytes(20))
 _SEED = bytes(32)
 
 
-def measure_steps_per_second(task: Task, seconds: float) -> float:
-    """Walk from the first weights for about `seconds`, as a miner does, and count.
+def measure_steps_per_second(task: Task, seconds: float, threads: int = 1) -> float:
+    """Walk from the first weights for about `seconds`, as a miner with `threads` does, and count.
 
-    The first walk is not counted: it warms caches up.
+    The first walk is not counted: it warms caches up. torch's number of threads, the process's
+    own, is set and stays so.
     """
+    torch.set_num_threads(threads)
     head = Head(0, _SEED, task.initial_weights)
     _take_steps(task, head, 0, float("inf"))
     start = time.perf_counter()
