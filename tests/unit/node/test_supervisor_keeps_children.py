@@ -58,7 +58,8 @@ async def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> No
     program = """
         import os, signal, sys, time
         def end(*_):
-            print(os.getcwd(), "ends", flush=True)
+            # Not print: the signal may come while the one below is still printing.
+            os.write(1, f"{os.getcwd()} ends\n".encode())
             with open("order", "a") as order:
                 order.write(sys.argv[1] + " ")
             sys.exit(0)
