@@ -59,7 +59,7 @@ async def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> No
         import os, signal, sys, time
         def end(*_):
             # Not print: the signal may come while the one below is still printing.
-            os.write(1, f"{os.getcwd()} ends\n".encode())
+            os.write(1, f"{os.getcwd()} ends\\n".encode())
             with open("order", "a") as order:
                 order.write(sys.argv[1] + " ")
             sys.exit(0)
