@@ -21,6 +21,7 @@ from pol_abci.cli.words import format_seconds
 from pol_abci.client.chain import get_chain_status, get_history
 from pol_abci.client.rpc import RpcClient
 from pol_abci.node.home import load_home
+from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.rpc import NodeStatus
     from pol_abci.rules.codec import GenerationRecord
+
+
+class OtherChain(PolError):
+    """A node of another chain answers where the home's own should."""
 
 
 @click.command(epilog=EXIT_CODES)
@@ -39,8 +44,17 @@ def status(*, node: str | None, home: Path, as_json: bool) -> None:
 
     A chain that stands still is no fault: the exit code is 0 whenever the node answers.
     """
-    url = node or load_home(home).settings.rpc_url
+    if node is None:
+        settings = load_home(home).settings
+        url, chain_id = settings.rpc_url, settings.chain_id
+    else:
+        url, chain_id = node, None
     comet, chain, records = asyncio.run(_ask(url))
+    if chain_id not in (None, chain.chain_id):
+        raise OtherChain(
+            f"{url} is a node of {chain.chain_id}, and {home} is of {chain_id}: this home's node "
+            f"does not run, and another one has its port"
+        )
     if as_json:
         print_json(_compose_document(url, comet, chain))
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pol_abci.learning.walk import Task
+    from pol_abci.learning.task import Task
 
 IMAGES_AT_ONCE = 512
 

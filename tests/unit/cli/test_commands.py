@@ -177,6 +177,16 @@ def test_status_without_node_asks_the_home_for_it(home: Path) -> None:
     assert_fault(run("status", "--home", home), "no node answers at http://127.0.0.1:1")
 
 
+def test_status_of_a_home_refuses_another_chain_on_its_port(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(_url: str) -> tuple[object, object, tuple[()]]:
+        return SimpleNamespace(), SimpleNamespace(chain_id="other-1"), ()
+
+    monkeypatch.setattr("pol_abci.cli.status._ask", ask)
+    assert_fault(run("status", "--home", home), "is a node of other-1", "digits-1")
+
+
 def test_fault_in_a_real_process_has_no_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pol_abci.cli", "status", "--node", UNREACHABLE],
