@@ -1,0 +1,125 @@
+"""Each reason for a standstill is given when it holds, and only then."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from pol_abci.abci.generated.abci import types_pb2 as pb
+from pol_abci.app.standstill import PATIENCE_INTERVALS, explain_standstill
+from pol_abci.rules.params import SCORE_UNIT
+from tests.abci.digits_chain import TARGET_MS, make_key, search_claim, sign_claim
+from tests.abci.digits_driver import run_chain
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.abci.digits_driver import DigitsChain
+
+PATIENCE_MS = PATIENCE_INTERVALS * TARGET_MS
+
+
+@asynccontextmanager
+async def run_started_chain(path: Path) -> AsyncIterator[DigitsChain]:
+    async with run_chain(path) as chain:
+        await chain.begin()
+        yield chain
+
+
+def explain(chain: DigitsChain) -> str | None:
+    return explain_standstill(chain.nodes[0].replica)
+
+
+async def wait(chain: DigitsChain, milliseconds: int) -> None:
+    """Let time pass since the head while blocks go on."""
+    time_ms = chain.nodes[0].replica.get_head().time_ms + milliseconds
+    chain.clock.now_ms = time_ms
+    await chain.driver.make_block([], time_ms=time_ms)
+
+
+async def test_the_chains_beginning(tmp_path: Path) -> None:
+    async with run_chain(tmp_path) as chain:
+        sentence = explain(chain)
+        assert sentence is not None
+        assert sentence.startswith("no block is committed yet")
+        await chain.driver.make_block()
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "proofs are taken from its third block on" in sentence
+        await chain.driver.make_block()
+        chain.clock.now_ms = chain.nodes[0].replica.time_ms
+        assert explain(chain) is None
+
+
+async def test_patience_of_three_intervals(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        await wait(chain, PATIENCE_MS - 1)
+        assert explain(chain) is None
+        await wait(chain, PATIENCE_MS)
+        sentence = explain(chain)
+        assert sentence is not None
+        assert sentence.startswith(f"no generation for {PATIENCE_MS // 1_000} s: ")
+        await chain.driver.make_block([chain.mine(1)])
+        chain.clock.now_ms = chain.nodes[0].replica.time_ms
+        assert explain(chain) is None
+
+
+async def test_no_proof_has_arrived(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        await wait(chain, PATIENCE_MS)
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "is a miner running? The difficulty is 0.0 bits and falls" in sentence
+        reply = await chain.app.query(pb.RequestQuery(path="/status"))
+        assert json.loads(reply.value)["standstill"] == sentence
+
+
+async def test_the_verifier_is_not_running(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        await wait(chain, PATIENCE_MS)
+        chain.nodes[0].verifier.status.alive = False
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "the verifier is not running" in sentence
+
+
+async def test_no_block_comes_either(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        await wait(chain, PATIENCE_MS)
+        chain.clock.now_ms += PATIENCE_MS + 1
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "no block either; CometBFT is not running" in sentence
+
+
+async def test_a_good_proof_waits_for_its_block(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        await wait(chain, PATIENCE_MS)
+        await chain.submit(chain.mine(5))
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "a proof is good and waits for its block" in sentence
+
+
+async def test_the_best_proof_will_be_good_later(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        node = chain.nodes[0]
+        lost = range(PATIENCE_INTERVALS + 2, 32)
+        claim = search_claim(
+            node,
+            make_key(5).address,
+            scores=range(64 * SCORE_UNIT),
+            is_wanted=lambda walk: walk.correct_head - walk.correct_ticket in lost,
+        )
+        await chain.check(sign_claim(make_key(5), claim))
+        node.verifier.walk_queued()
+        ticket = node.replica.tickets.get_soonest()
+        assert ticket is not None
+        await wait(chain, PATIENCE_MS)
+        wait_s = (ticket.good_time_ms - chain.clock.now_ms) // 1_000
+        assert wait_s >= 2 * TARGET_MS // 1_000
+        sentence = explain(chain)
+        assert sentence is not None
+        assert f"the best proof known will be good in {wait_s} s" in sentence
