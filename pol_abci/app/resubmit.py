@@ -29,10 +29,10 @@ async def resubmit_tickets(replica: Replica, rpc: RpcClient) -> None:
     changed = asyncio.Event()
     replica.on_change = changed.set
     while True:
+        changed.clear()  # before looking: what changes while the RPC is waited for counts
         ticket, wait_s = choose_ticket(replica)
         if ticket is not None:
             await _submit(rpc, ticket)
-        changed.clear()
         try:
             await asyncio.wait_for(changed.wait(), wait_s)
         except TimeoutError:
