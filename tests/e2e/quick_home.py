@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
+from pol_abci.client.chain import ChainStatus, get_chain_status
+from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.init import create_home
 from pol_abci.node.presets import Preset, load_preset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
     from pol_abci.node.home import Home
     from pol_abci.rules.params import Params
 
 Answer = TypeVar("Answer")
 
+APP, COMETBFT = "start --home", "node --home"
+"""What tells these children's command lines from the others'."""
 PATIENCE_S = 120.0
 """What a test waits for something that must come; far more than it takes on a busy machine."""
 
@@ -138,3 +143,55 @@ async def wait_for(ask: Callable[[], Awaitable[Answer | None]]) -> Answer:
         assert time.monotonic() < deadline, "it did not come"
         await asyncio.sleep(0.1)
     return answer
+
+
+async def stop_program(program: Program) -> None:
+    """Ask a program to end, as an operator's service manager does."""
+    program.process.send_signal(signal.SIGTERM)
+    assert await program.wait() == 0, "\n".join(program.lines)
+
+
+async def wait_for_status(rpc: RpcClient, is_so: Callable[[ChainStatus], bool]) -> ChainStatus:
+    """The node's status once it is so; a node that is away is waited for."""
+
+    async def ask() -> ChainStatus | None:
+        try:
+            status = await get_chain_status(rpc)
+        except (NodeUnreachable, RpcError):
+            return None
+        return status if is_so(status) else None
+
+    return await wait_for(ask)
+
+
+async def wait_for_generation(rpc: RpcClient, generation: int) -> int:
+    """The newest generation, once it is at least this one."""
+    status = await wait_for_status(rpc, lambda status: status.generation >= generation)
+    return status.generation
+
+
+async def kill_child(up: Program, part: str) -> None:
+    """kill -9 the process below an `up` whose command line holds `part`, as soon as it is there."""
+    await wait_until(lambda: _find_process(up.process.pid, part) is not None)
+    pid = _find_process(up.process.pid, part)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def _find_process(ancestor: int, part: str) -> int | None:
+    """A process below `ancestor` whose command line holds `part`."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    for pid, command in commands.items():
+        line, parent = command.decode(errors="replace"), pid
+        while parent in parents and parent != ancestor:
+            parent = parents[parent]
+        if parent == ancestor and pid != ancestor and part in line:
+            return pid
+    return None

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pol_abci.client.chain import ChainStatus, get_chain_status
+from pol_abci.client.chain import get_chain_status
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.light import LightClient
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
 from pol_abci.client.transactions import build_proof, build_transfer
 from pol_abci.learning.task import Head, load_task
 from pol_abci.learning.walk import Walk
@@ -18,10 +18,9 @@ from pol_abci.learning.weights import from_bytes
 from pol_abci.rules.errors import PendingProof
 from pol_abci.rules.params import Amount, Params
 from pol_abci.rules.proof import WalkClaim
-from tests.e2e.quick_home import make_quick_home, run_program, wait_for
+from tests.e2e.quick_home import make_quick_home, run_program, wait_for_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from pol_abci.node.home import Home
@@ -34,17 +33,6 @@ TRANSFERS = 4
 
 def allow_long_walks(params: Params) -> Params:
     return replace(params, walk=replace(params.walk, max_steps=LONG_WALK_STEPS))
-
-
-async def wait_for_status(rpc: RpcClient, is_so: Callable[[ChainStatus], bool]) -> ChainStatus:
-    async def ask() -> ChainStatus | None:
-        try:
-            status = await get_chain_status(rpc)
-        except (NodeUnreachable, RpcError):
-            return None
-        return status if is_so(status) else None
-
-    return await wait_for(ask)
 
 
 async def wait_for_height(rpc: RpcClient, height: int) -> None:

@@ -3,67 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import shutil
-import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pol_abci.client.chain import get_chain_status
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.rules.ledger import compute_supply_gap
 from pol_abci.rules.merkle import BUCKETS
 from pol_abci.store.store import Store
-from tests.e2e.quick_home import Program, make_quick_home, run_program, wait_for
+from tests.e2e.quick_home import (
+    APP,
+    COMETBFT,
+    kill_child,
+    make_quick_home,
+    run_program,
+    stop_program,
+    wait_for_generation,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pol_abci.node.home import Home
 
 pytestmark = pytest.mark.e2e
 
 KILLS = 10
-
-
-def find_process(ancestor: int, part: str) -> int | None:
-    """A process below `ancestor` whose command line holds `part`."""
-    parents, commands = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-    for pid, command in commands.items():
-        line, parent = command.decode(errors="replace"), pid
-        while parent in parents and parent != ancestor:
-            parent = parents[parent]
-        if parent == ancestor and pid != ancestor and part in line:
-            return pid
-    return None
-
-
-async def wait_for_generation(rpc: RpcClient, generation: int) -> int:
-    """The newest generation, once it is at least this one."""
-
-    async def ask() -> int | None:
-        try:
-            status = await get_chain_status(rpc)
-        except (NodeUnreachable, RpcError):
-            return None
-        return status.generation if status.generation >= generation else None
-
-    return await wait_for(ask)
-
-
-async def stop(program: Program) -> None:
-    program.process.send_signal(signal.SIGTERM)
-    assert await program.wait() == 0, "\n".join(program.lines)
 
 
 def read_chain(home: Home) -> tuple[bytes, list[GenerationRecord]]:
@@ -100,12 +69,9 @@ async def test_ten_kills_of_app_and_cometbft_lose_and_double_nothing(tmp_path: P
         reached = await wait_for_generation(rpc, 2)
         for kill in range(KILLS):
             await asyncio.sleep(moments.uniform(0.0, 1.5))
-            part = "start --home" if kill % 2 else "cometbft node"
-            pid = find_process(up.process.pid, part)
-            if pid is not None:  # it may not have come back from the last kill yet
-                os.kill(pid, signal.SIGKILL)
+            await kill_child(up, APP if kill % 2 else COMETBFT)
             reached = await wait_for_generation(rpc, reached + 1)
-        await stop(up)
+        await stop_program(up)
     app_hash, records = read_chain(home)
     assert [each.generation for each in records] == list(range(1, len(records) + 1))
     assert len({each.tx_hash for each in records}) == len(records) >= reached
@@ -117,7 +83,7 @@ async def test_ten_kills_of_app_and_cometbft_lose_and_double_nothing(tmp_path: P
         RpcClient(home.settings.rpc_url, timeout_s=2.0) as rpc,
     ):
         await wait_for_generation(rpc, reached)
-        await stop(again)
+        await stop_program(again)
     replayed_hash, replayed = read_chain(home)
     assert replayed_hash == app_hash
     assert strip_accuracy(replayed) == strip_accuracy(records)
