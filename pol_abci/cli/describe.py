@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pol_abci.cli.pace import compute_pace
-from pol_abci.cli.words import format_bits, format_seconds, format_share
+from pol_abci.cli.words import format_bits, format_pauses, format_seconds, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,17 +18,17 @@ def describe_interval(
     records: Sequence[GenerationRecord], target_interval_ms: int | None = None
 ) -> str:
     """Tell the last interval, the pace, and the interval that the chain aims at."""
-    parts = []
-    pace = compute_pace([record.interval_ms for record in records])
-    if pace is None:
-        parts.append("no generation yet")
-    else:
-        parts.append(f"last {format_seconds(records[-1].interval_ms)}")
+    if target_interval_ms is None or not records:
+        return "no generation yet"
+    parts = [f"last {format_seconds(records[-1].interval_ms)}"]
+    pace = compute_pace([record.interval_ms for record in records], target_interval_ms)
+    if pace is not None:
         parts.append(f"mean of {pace.count} {format_seconds(pace.mean_ms)}")
         if pace.coefficient_of_variation is not None:
             parts.append(f"CV {pace.coefficient_of_variation:.2f}")
-    if target_interval_ms is not None:
-        parts.append(f"target {format_seconds(target_interval_ms)}")
+        if pace.pauses:
+            parts.append(f"{format_pauses(pace.pauses)} left out")
+    parts.append(f"target {format_seconds(target_interval_ms)}")
     return " · ".join(parts)
 
 

@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from pol_abci.cli.pace import compute_pace
-from pol_abci.cli.words import format_seconds, format_share
+from pol_abci.cli.pace import PAUSE_INTERVALS, compute_pace
+from pol_abci.cli.words import format_pauses, format_seconds, format_share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +23,6 @@ INTERVAL_COLOUR = "#F0B36B"
 TARGET_COLOUR = "#A65E00"
 MARKED_POINTS = 80
 """Up to so many generations each measurement gets a dot."""
-CUT_INTERVALS = 5
-"""Target intervals at which a bar is cut: a night's pause would flatten all others."""
 NAMED_CUTS = 10
 """Up to so many cut bars have their length written above."""
 SEPARATE_BARS = 200
@@ -33,15 +31,19 @@ SEPARATE_BARS = 200
 
 def describe_history(history: History) -> str:
     """Say in one line how long the chain is, how even its pace and how good its model."""
-    pace = compute_pace([record.interval_ms for record in history.records])
-    assert pace is not None, "a history has at least one record"
-    mean_all_ms = sum(record.interval_ms for record in history.records) / len(history.records)
-    parts = [
-        f"{len(history.records)} generations, mean interval {format_seconds(mean_all_ms)}",
-        f"last {pace.count}: {format_seconds(pace.mean_ms)}",
-    ]
-    if pace.coefficient_of_variation is not None:
-        parts[-1] += f", coefficient of variation {pace.coefficient_of_variation:.2f}"
+    intervals_ms = [record.interval_ms for record in history.records]
+    target_ms = history.target_interval_ms
+    parts = [f"{len(intervals_ms)} generations"]
+    whole = compute_pace(intervals_ms, target_ms, len(intervals_ms))
+    recent = compute_pace(intervals_ms, target_ms)
+    if whole is not None:
+        parts[0] += f", mean interval {format_seconds(whole.mean_ms)}"
+        if whole.pauses:
+            parts[0] += f" with {format_pauses(whole.pauses)} left out"
+    if recent is not None:
+        parts.append(f"last {recent.count}: {format_seconds(recent.mean_ms)}")
+        if recent.coefficient_of_variation is not None:
+            parts[-1] += f", coefficient of variation {recent.coefficient_of_variation:.2f}"
     measured = [record for record in history.records if record.has_accuracy]
     if measured:
         last = measured[-1]
@@ -63,7 +65,8 @@ def draw_figure(history: History, path: Path) -> None:
     accuracy.patch.set_visible(False)
 
     generations = [record.generation for record in history.records]
-    cut_s = CUT_INTERVALS * history.target_interval_ms / 1_000
+    # A night's pause would flatten all other bars.
+    cut_s = PAUSE_INTERVALS * history.target_interval_ms / 1_000
     cut = [record for record in history.records if record.interval_ms / 1_000 > cut_s]
     bars = interval.bar(
         generations,

@@ -11,26 +11,36 @@ if TYPE_CHECKING:
 
 PACE_WINDOW = 30
 """Generations that a pace is taken over; fewer while the chain is younger."""
+PAUSE_INTERVALS = 5
+"""An interval of more than this many target intervals is a pause: nobody mined. The difficulty's
+fall within a generation leaves a running chain no such wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Mean interval in ms and standard deviation / mean, over `count` generations."""
+    """Mean interval in ms and standard deviation / mean, over `count` generations.
+
+    `pauses` more in the same window are left out.
+    """
 
     count: int
     mean_ms: float
     coefficient_of_variation: float | None
+    pauses: int
 
 
-def compute_pace(intervals_ms: Sequence[int], window: int = PACE_WINDOW) -> Pace | None:
+def compute_pace(
+    intervals_ms: Sequence[int], target_interval_ms: int, window: int = PACE_WINDOW
+) -> Pace | None:
     """Compute the pace of the last `window` intervals, oldest first; None when there is none.
 
     The deviation is the sample's (n - 1), None for a single interval or a mean of zero.
     """
     last = intervals_ms[-window:]
-    if not last:
+    running = [each for each in last if each <= PAUSE_INTERVALS * target_interval_ms]
+    if not running:
         return None
-    mean_ms = statistics.fmean(last)
-    if len(last) == 1 or mean_ms == 0:
-        return Pace(len(last), mean_ms, None)
-    return Pace(len(last), mean_ms, statistics.stdev(last) / mean_ms)
+    mean_ms, pauses = statistics.fmean(running), len(last) - len(running)
+    if len(running) == 1 or mean_ms == 0:
+        return Pace(len(running), mean_ms, None, pauses)
+    return Pace(len(running), mean_ms, statistics.stdev(running) / mean_ms, pauses)

@@ -28,6 +28,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
+def format_pauses(count: int) -> str:
+    """Show a number of pauses."""
+    return "1 pause" if count == 1 else f"{count} pauses"
+
+
 def format_share(correct: int, size: int) -> str:
     """Show correct of size as a percentage with one decimal."""
     return f"{100 * correct / size:.1f}%"

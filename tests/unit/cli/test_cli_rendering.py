@@ -124,7 +124,7 @@ def test_bar_is_clipped_at_its_width() -> None:
 
 
 def test_pace_takes_the_last_window_and_the_sample_deviation() -> None:
-    pace = compute_pace([99_000, 2_000, 4_000], window=2)
+    pace = compute_pace([9_000, 2_000, 4_000], 4_000, window=2)
     assert pace is not None
     assert pace.count == 2
     assert pace.mean_ms == 3_000
@@ -132,10 +132,17 @@ def test_pace_takes_the_last_window_and_the_sample_deviation() -> None:
 
 
 def test_pace_of_one_generation_has_no_deviation() -> None:
-    pace = compute_pace([4_000])
+    pace = compute_pace([4_000], 4_000)
     assert pace is not None
     assert pace.coefficient_of_variation is None
-    assert compute_pace([]) is None
+    assert compute_pace([], 4_000) is None
+
+
+def test_pace_leaves_pauses_out_and_counts_them() -> None:
+    pace = compute_pace([4_000, 20_001, 20_000, 90_000], 4_000)
+    assert pace is not None
+    assert (pace.count, pace.mean_ms, pace.pauses) == (2, 12_000, 2)
+    assert compute_pace([90_000], 4_000) is None
 
 
 def test_proof_line_names_sample_until_the_accuracy_is_measured(

@@ -59,5 +59,6 @@ def test_a_pause_of_a_night_is_cut_and_the_figure_keeps_its_size(
 ) -> None:
     first, *rest = make_records(20)
     records = (replace(first, interval_ms=8 * 3_600_000), *rest)
+    assert "1 pause left out; last 19: " in describe_history(History("d", 4_000, records))
     draw_figure(History("digits-1", 4_000, records), tmp_path / "figure1.png")
     assert (tmp_path / "figure1.png").read_bytes()[16:20] == (1_500).to_bytes(4, "big")
