@@ -78,6 +78,8 @@ async def expect_refused(
     result = await chain.finalize([raw, good])
     assert [each.code for each in result.tx_results] == [CODE_FAILED, CODE_OK]
     assert result.tx_results[0].log.startswith(f"code {error.code}: ")
+    bad = result.tx_results[0]
+    assert (bad.data, bad.gas_wanted, bad.gas_used, len(bad.events)) == (b"", 0, 0, 0)
     assert result.app_hash == (await chain.finalize([good])).app_hash
     assert (await chain.check(raw)).code == error.code  # nor did the mempool's state change
 
