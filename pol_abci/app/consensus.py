@@ -166,13 +166,15 @@ class Consensus:
         """Accept a block in which every transaction holds, with at most one proof."""
         block = self._get_context(request, request.proposed_last_commit.votes)
         self._replica.time_ms = max(self._replica.time_ms, block.time_ms)
-        txs, proofs = self._decode(request.txs), 0
-        for raw, tx in zip(request.txs, txs, strict=True):
-            if isinstance(tx, InvalidTx):
-                return _reject(raw, tx)
-            proofs += isinstance(tx.message, ProofMessage)
-            if proofs > 1:  # told before any is walked: a proposer could send thousands
-                return _reject(raw, SecondProof("a block holds at most one proof"))
+        txs: list[SignedTx] = []
+        for raw in request.txs:
+            try:
+                txs.append(self._replica.authenticate(raw))
+            except InvalidTx as error:
+                return _reject(raw, error)
+        if sum(isinstance(tx.message, ProofMessage) for tx in txs) > 1:
+            # told before any is walked: a proposer could send thousands
+            return _reject(b"", SecondProof("a block holds at most one proof"))
         _, outcome = await self._process(block, txs)
         for raw, result in zip(request.txs, outcome.txs, strict=True):
             if result.error is not None:
@@ -189,7 +191,12 @@ class Consensus:
         block = self._get_context(request, request.decided_last_commit.votes)
         replica.time_ms = max(replica.time_ms, block.time_ms)
         txs = self._decode(request.txs)
-        state, outcome = await self._process(block, txs)
+        state, outcome = await self._process(block, txs, is_decided=True)
+        for result in outcome.txs:
+            if result.error is not None:
+                # No proposal with such a transaction is accepted here: others see it otherwise,
+                # or more than two thirds of the power are not honest.
+                log.error("a decided block holds a failing transaction", reason=str(result.error))
         changes, weights = state.changes, None
         if outcome.accepted is not None:
             claim = _get_claim(txs, outcome.accepted.tx_hash)
@@ -236,7 +243,11 @@ class Consensus:
         return decoded
 
     async def _process(
-        self, block: BlockContext, txs: Sequence[SignedTx | InvalidTx]
+        self,
+        block: BlockContext,
+        txs: Sequence[SignedTx | InvalidTx],
+        *,
+        is_decided: bool = False,
     ) -> tuple[Overlay, BlockOutcome]:
         """Have the block's proofs walked, then run the block on a fork."""
         replica = self._replica
@@ -248,7 +259,7 @@ class Consensus:
                 claim = check_claim(replica.state, replica.chain, tx)
             except InvalidTx:
                 continue  # process_block finds the same, before it asks for a verdict
-            verdicts[claim] = await replica.verifier.verify(claim)
+            verdicts[claim] = await replica.verifier.verify(claim, is_decided=is_decided)
         state = Overlay(replica.state)
         return state, process_block(state, replica.chain, block, txs, verdicts)
 

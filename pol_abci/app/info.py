@@ -91,9 +91,10 @@ class Info:
     def query(self, request: abci.RequestQuery) -> abci.ResponseQuery:
         """Read committed state, or what this node knows beside it."""
         try:
-            answer = self._paths.get(request.path)
+            path = request.path.decode(errors="replace")
+            answer = self._paths.get(path)
             if answer is None:
-                raise UnknownPath(f"no path {request.path!r}: there are {', '.join(self._paths)}")
+                raise UnknownPath(f"no path {path!r}: there are {', '.join(self._paths)}")
             return answer(request)
         except QueryError as error:
             return abci.ResponseQuery(

@@ -52,6 +52,7 @@ class Mempool:
         except PendingProof:
             assert isinstance(tx.message, ProofMessage)
             standing = self._get_standing(tx.address)
+            replica.tickets.mark_refused(tx.address, raw)
             replica.verifier.enqueue(tx.message.claim, raw, standing)
             raise
         except InvalidTx as error:

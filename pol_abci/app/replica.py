@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 AUTHENTICATED_BYTES = 32 * 2**20
-"""Transactions whose signature is known to be right, by their total size."""
+"""Memory for transactions whose signature is known to be right."""
+AUTHENTICATED_OVERHEAD_BYTES = 1_024
+"""What an entry of theirs takes beside the transaction's own bytes, rounded up."""
 
 
 def read_clock_ms() -> int:
@@ -94,12 +96,12 @@ class Replica:
         weights: bytes | None,
     ) -> None:
         """Write a decided block's state and go on from it. Nothing is written if this raises."""
+        assert (accepted is None) == (weights is None)
         record = None if accepted is None else (accepted.generation, accepted.encode())
         self.store.commit(pending, height, record)
         self.state = self.store.state()
         self.mempool_state = Overlay(self.state)
-        if accepted is not None:
-            assert weights is not None
+        if weights is not None:
             self._follow_head(weights)
         self.on_change()
 
@@ -150,10 +152,10 @@ class Replica:
             return known
         tx = authenticate(self.chain.chain_id, raw)
         self._authenticated[key] = tx
-        self._authenticated_bytes += len(tx.body_bytes)
+        self._authenticated_bytes += _compute_entry_bytes(tx)
         while self._authenticated_bytes > AUTHENTICATED_BYTES:
             _, dropped = self._authenticated.popitem(last=False)
-            self._authenticated_bytes -= len(dropped.body_bytes)
+            self._authenticated_bytes -= _compute_entry_bytes(dropped)
         return tx
 
     def get_now_ms(self) -> int:
@@ -175,3 +177,8 @@ class Replica:
         good_time_ms = max(difficulty_ms, head.time_ms + delay_ms)
         if self.tickets.keep(Ticket(raw, claim, verdict, good_time_ms)):
             self.on_change()
+
+
+def _compute_entry_bytes(tx: SignedTx) -> int:
+    """Memory that a cached transaction is taken to need: a body may be as short as 2 bytes."""
+    return len(tx.body_bytes) + AUTHENTICATED_OVERHEAD_BYTES

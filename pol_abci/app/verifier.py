@@ -36,6 +36,7 @@ from pol_abci.app.verifier_messages import (
 )
 from pol_abci.app.walk_queue import Standing, WalkQueue
 from pol_abci.rules.errors import PolError
+from pol_abci.rules.merkle import compute_weights_root
 from pol_abci.rules.proof import FalseWalk, TrueWalk
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ MAX_ATTEMPTS = 3
 RESTART_DELAY_S = 0.5
 VERDICT_LIMIT = 4_096
 """Verdicts kept of one generation."""
-ACCURACY_LIMIT = 64
-"""Generations whose accuracy waits to be measured."""
+ACCURACY_BYTES = 64 * 2**20
+"""Weights that wait for their accuracy to be measured."""
 
 
 class VerifierError(PolError):
@@ -87,9 +88,7 @@ class Verifier:
         self._configure = configure
         self._queue = WalkQueue()
         self._walking: WalkClaim | None = None
-        self._accuracy: deque[tuple[int, bytes, Callable[[int, int, int], None]]] = deque(
-            maxlen=ACCURACY_LIMIT
-        )
+        self._accuracy: deque[tuple[int, bytes, Callable[[int, int, int], None]]] = deque()
         self._wake = asyncio.Event()
         self._head: SetHead | None = None
         self._jobs: dict[int, _Outstanding] = {}
@@ -109,12 +108,19 @@ class Verifier:
         await run_until_first_ends(self._keep_alive(started), self._feed())
 
     async def _keep_alive(self, started: asyncio.Event) -> None:
-        while True:
-            await self._run_once(started)
+        failed_starts = 0
+        while failed_starts < MAX_ATTEMPTS:
+            is_ready = await self._run_once(started)
+            failed_starts = 0 if is_ready else failed_starts + 1
             log.warning("the verifier has ended; starting it again")
             await asyncio.sleep(RESTART_DELAY_S)
+        raise VerifierError(
+            f"the verifier process ended {MAX_ATTEMPTS} times before it was ready: what it said "
+            "stands above in this log"
+        )
 
-    async def _run_once(self, started: asyncio.Event) -> None:
+    async def _run_once(self, started: asyncio.Event) -> bool:
+        """Run one process to its end; whether it was ready for work at some time."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -127,6 +133,7 @@ class Verifier:
             self._send(self._configure)
             while (message := await self._receive(process)) is not None:
                 self._take(message, started)
+            return self.status.alive
         finally:
             self.status.alive = False
             self._process = None
@@ -183,7 +190,9 @@ class Verifier:
     def _send(self, message: ToVerifier) -> None:
         if self._process is not None:
             assert self._process.stdin is not None
-            self._process.stdin.write(encode_message(message))
+            # A process that has just died is told everything again once it is back.
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                self._process.stdin.write(encode_message(message))
 
     # -- jobs
 
@@ -204,8 +213,11 @@ class Verifier:
         outstanding.attempts += 1
         self._send(outstanding.message)
 
-    async def verify(self, claim: WalkClaim) -> WalkVerdict:
+    async def verify(self, claim: WalkClaim, *, is_decided: bool = False) -> WalkVerdict:
         """Return the verdict on a walk from the present head, before anything that waits.
+
+        A walk that others have decided on (`is_decided`) and this node has found false is redone:
+        before it parts from two thirds of the power, it looks twice.
 
         Raises
         ------
@@ -213,7 +225,7 @@ class Verifier:
             The process cannot be kept alive over this walk.
         """
         known = self.verdicts.get(claim)
-        if known is None:
+        if known is None or (is_decided and isinstance(known, FalseWalk)):
             result = await self._ask(VerifyWalk(0, claim))
             assert isinstance(result, (TrueWalk, FalseWalk)), "the head moved under a proposal"
             known = self._remember(claim, result)
@@ -229,8 +241,20 @@ class Verifier:
         return verdict
 
     async def compute_weights(self, claim: WalkClaim) -> bytes:
-        """Return the weights that a true walk makes."""
-        return cast("bytes", await self._ask(ComputeWeights(0, claim)))
+        """Return the weights that a true walk makes.
+
+        Raises
+        ------
+        VerifierError
+            They are not what the claim says, although the walk was found true.
+        """
+        weights = await self._ask(ComputeWeights(0, claim))
+        if not isinstance(weights, bytes) or compute_weights_root(weights) != claim.weights_root:
+            raise VerifierError(
+                "the verifier found a walk true and then came to other weights: this machine does "
+                "not compute the same twice; look at its memory"
+            )
+        return weights
 
     async def compute_initial_weights(self) -> bytes:
         """Return W_0."""
@@ -253,6 +277,8 @@ class Verifier:
         dropped.
         """
         self._accuracy.append((generation, weights, then))
+        while len(self._accuracy) > 1 and len(self._accuracy) * len(weights) > ACCURACY_BYTES:
+            self._accuracy.popleft()
         self._wake.set()
 
     # -- the queue
@@ -286,12 +312,20 @@ class Verifier:
             if (entry := self._queue.pop()) is not None:
                 await self._verify_queued(*entry)
             elif self._accuracy:
-                generation, weights, then = self._accuracy.popleft()
-                correct = await self._ask(MeasureAccuracy(0, weights))
-                assert isinstance(correct, int)
-                then(generation, correct, self.size_all)
+                await self._measure(*self._accuracy.popleft())
             else:
                 self._wake.clear()
+
+    async def _measure(
+        self, generation: int, weights: bytes, then: Callable[[int, int, int], None]
+    ) -> None:
+        try:
+            correct = await self._ask(MeasureAccuracy(0, weights))
+        except VerifierError as error:
+            log.warning("an accuracy could not be measured", reason=str(error))
+            return
+        assert isinstance(correct, int)
+        then(generation, correct, self.size_all)
 
     async def _verify_queued(self, claim: WalkClaim, raw: bytes) -> None:
         verdict = self.verdicts.get(claim)

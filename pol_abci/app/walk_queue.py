@@ -1,12 +1,14 @@
 """Which walk the verifier redoes next: policy of this node, protocol section 7.
 
-Bounded; one waiting walk an address; addresses with slots first, then those with a balance, then
-unknown ones, each in order of arrival. An address whose walk was false is not walked again in
-that generation.
+Bounded; one waiting walk an address. Addresses with fewer walks done in this generation go first,
+so that nobody's second walk goes before another's first; among those, addresses with slots, then
+with a balance, then unknown ones, each in order of arrival. An address whose walk was false is not
+walked again in that generation.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -33,7 +35,7 @@ class Standing(IntEnum):
 class _Waiting:
     claim: WalkClaim
     raw: bytes
-    rank: tuple[Standing, int]
+    rank: tuple[int, Standing, int]
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class WalkQueue:
     limit: int = QUEUE_LIMIT
     _waiting: dict[Address, _Waiting] = field(default_factory=dict)
     _refused: set[Address] = field(default_factory=set)
+    _walked: Counter[Address] = field(default_factory=Counter)
     _arrivals: int = 0
 
     def __len__(self) -> int:
@@ -66,7 +69,7 @@ class WalkQueue:
             known.claim, known.raw = claim, raw
             return
         self._arrivals += 1
-        rank = (standing, self._arrivals)
+        rank = (self._walked[claim.address], standing, self._arrivals)
         if len(self._waiting) >= self.limit:
             last = max(self._waiting.values(), key=lambda waiting: waiting.rank)
             if rank > last.rank:
@@ -82,6 +85,7 @@ class WalkQueue:
             return None
         best = min(self._waiting.values(), key=lambda waiting: waiting.rank)
         del self._waiting[best.claim.address]
+        self._walked[best.claim.address] += 1
         return best.claim, best.raw
 
     def refuse(self, address: Address) -> None:
@@ -93,3 +97,4 @@ class WalkQueue:
         """Begin a new generation: what waits starts from an old head."""
         self._waiting.clear()
         self._refused.clear()
+        self._walked.clear()

@@ -97,11 +97,11 @@ async def get_chain_status(rpc: RpcClient) -> ChainStatus:
     answer = await rpc.abci_query(STATUS_PATH, b"")
     check_answer(rpc, STATUS_PATH, answer)
     try:
-        content = json.loads(answer.value)
+        content = json.loads(answer.value, parse_constant=_refuse_constant)
         if content["height"] == 0:
             raise ChainNotBegun(f"the chain behind {rpc.url} has not begun: no block yet")
         return _parse_status(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UnexpectedAnswer(
             f"the application behind {rpc.url} is not a pol-abci of this version: "
             f"its {STATUS_PATH} cannot be read ({error})"
@@ -181,6 +181,11 @@ def _parse_status(content: Any) -> ChainStatus:
         ),
         size_all=int(content["size_all"]),
     )
+
+
+def _refuse_constant(name: str) -> Any:
+    """Refuse NaN and Infinity, which Python reads as numbers although JSON has none."""
+    raise ValueError(f"{name} is no number")
 
 
 def _optional(kind: type[Number], value: Any) -> Number | None:

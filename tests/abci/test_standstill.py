@@ -72,7 +72,7 @@ async def test_no_proof_has_arrived(tmp_path: Path) -> None:
         sentence = explain(chain)
         assert sentence is not None
         assert "is a miner running? The difficulty is 0.0 bits and falls" in sentence
-        reply = await chain.app.query(pb.RequestQuery(path="/status"))
+        reply = await chain.app.query(pb.RequestQuery(path=b"/status"))
         assert json.loads(reply.value)["standstill"] == sentence
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
+from pol_abci.app.info import UnknownPath
 from tests.e2e.quick_home import make_quick_home, run_program
 
 if TYPE_CHECKING:
@@ -29,9 +32,10 @@ async def test_up_trains_stops_draws_and_goes_on_from_where_it_was(tmp_path: Pat
     assert (home.path / "figure1.png").read_bytes().startswith(PNG_SIGNATURE)
 
     async with run_program("up", "--home", home.path, "--generations", "1") as second:
-        await second.wait_for_line("generation 3:")
         assert await second.wait() == 0, "\n".join(second.lines)
-    assert not any("generation 1:" in line for line in second.lines)
+    told = [re.match(r"generation (\d+):", line) for line in second.lines]
+    # The first run may have made one more between its goal and its end.
+    assert min(int(match[1]) for match in told if match) in {3, 4}
 
     async with run_program("plot", "--home", home.path, "--output", tmp_path / "f.png") as plot:
         assert await plot.wait() == 0, "\n".join(plot.lines)
@@ -42,6 +46,10 @@ async def test_ctrl_c_stops_cleanly_and_status_tells_before_and_after(tmp_path: 
     home = make_quick_home(tmp_path / "home")
     async with run_program("up", "--home", home.path) as up:
         await up.wait_for_line("generation 1:")
+        # One GET with a path that is not UTF-8: CometBFT passes it on, and goes on afterwards.
+        async with httpx.AsyncClient(timeout=30) as http:
+            reply = await http.get(f"{home.settings.rpc_url}/abci_query?path=0xff")
+        assert reply.json()["result"]["response"]["code"] == UnknownPath.code
         async with run_program("status", "--home", home.path, "--json") as status:
             assert await status.wait() == 0
         assert json.loads("".join(status.lines))["chain_id"] == "pol-e2e"

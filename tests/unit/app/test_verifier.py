@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pol_abci.app.verifier import Verifier, VerifierError
+from pol_abci.app.verifier import MAX_ATTEMPTS, Verifier, VerifierError
 from pol_abci.app.verifier_messages import Configure
 from pol_abci.app.walk_queue import Standing
 from pol_abci.learning.walk import Head, Walk
@@ -129,6 +129,46 @@ async def test_a_walk_that_ends_the_process_each_time_is_given_up_in_words() -> 
                 os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(VerifierError, match="ended 3 times"):
             answer.result()
+
+
+async def test_weights_that_are_not_the_claims_stop_the_node_before_they_are_committed() -> None:
+    wrong = replace(make_claim(1, 3), weights_root=bytes(32))
+    async with run_verifier() as verifier:
+        with pytest.raises(VerifierError, match="other weights"):
+            await verifier.compute_weights(wrong)
+
+
+async def test_a_false_walk_that_others_decided_on_is_redone() -> None:
+    claim = make_claim(1, 3)
+    async with run_verifier() as verifier:
+        verifier.verdicts[claim] = FalseWalk("a bit of this machine's memory fell over")
+        assert isinstance(await verifier.verify(claim), FalseWalk)
+        assert isinstance(await verifier.verify(claim, is_decided=True), TrueWalk)
+
+
+async def test_an_accuracy_that_ends_the_process_each_time_ends_nothing_else() -> None:
+    claim = make_claim(1, 3)
+    async with run_verifier() as verifier:
+        weights = to_bytes(load_digits_task().initial_weights)
+        verifier.measure_accuracy(0, weights, lambda *_: pytest.fail("it was measured"))
+        process = verifier._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)  # so that the accuracy is asked for and not answered
+        await wait_until(lambda: bool(verifier._jobs))
+        (job,) = verifier._jobs.values()
+        job.attempts = MAX_ATTEMPTS
+        os.kill(process.pid, signal.SIGKILL)
+        assert isinstance(await verifier.verify(claim), TrueWalk)
+
+
+async def test_a_process_that_never_gets_ready_is_given_up_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    monkeypatch.setattr("pol_abci.app.verifier.RESTART_DELAY_S", 0.0)
+    with pytest.raises(VerifierError, match="before it was ready"):
+        async with run_verifier():
+            pytest.fail("it started all the same")
 
 
 async def test_a_new_head_ends_the_walks_from_the_old_one() -> None:

@@ -37,6 +37,23 @@ def test_slots_go_before_balances_before_unknown_addresses() -> None:
     assert [owner for owner, _ in pop_all(queue)] == [3, 4, 2, 1]
 
 
+def test_nobodys_second_walk_goes_before_anothers_first() -> None:
+    queue = WalkQueue()
+    queue.add(make_claim(1), b"", Standing.UNKNOWN)
+    queue.add(make_claim(2, nonce=1), b"", Standing.HAS_SLOTS)
+    served = []
+    for nonce in range(2, 5):
+        entry = queue.pop()
+        assert entry is not None
+        served.append(entry[0].address[0])
+        queue.add(make_claim(2, nonce=nonce), b"", Standing.HAS_SLOTS)  # back in line at once
+    assert served == [2, 1, 2]
+    queue.clear()
+    queue.add(make_claim(1), b"", Standing.UNKNOWN)
+    queue.add(make_claim(2), b"", Standing.HAS_SLOTS)
+    assert [owner for owner, _ in pop_all(queue)] == [2, 1]
+
+
 def test_a_newer_walk_takes_the_place_of_its_addresss_older_one() -> None:
     queue = WalkQueue()
     queue.add(make_claim(1, nonce=1), b"", Standing.UNKNOWN)

@@ -96,7 +96,17 @@ async def test_a_chain_without_a_block_has_not_begun() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"[]", b"{}", json.dumps(STATUS | {"seed": "x"}).encode(), b"\xff"]
+    "value",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        json.dumps(STATUS | {"seed": "x"}).encode(),
+        json.dumps(STATUS | {"generation": float("inf")}).encode(),
+        json.dumps(STATUS).encode().replace(b"510.5", b"NaN"),
+        json.dumps(STATUS).replace(f'"height": {STATUS["height"]}', '"height": 1e999').encode(),
+        b"\xff",
+    ],
 )
 async def test_another_application_is_told_apart(value: bytes) -> None:
     with pytest.raises(UnexpectedAnswer, match="not a pol-abci"):

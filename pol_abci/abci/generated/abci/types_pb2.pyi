@@ -402,7 +402,8 @@ class RequestQuery(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     PROVE_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    path: _builtins.str
+    path: _builtins.bytes
+    """a string to CometBFT, but it sends on bytes that are not UTF-8"""
     height: _builtins.int
     """0: the newest"""
     prove: _builtins.bool
@@ -410,7 +411,7 @@ class RequestQuery(_message.Message):
         self,
         *,
         data: _builtins.bytes = ...,
-        path: _builtins.str = ...,
+        path: _builtins.bytes = ...,
         height: _builtins.int = ...,
         prove: _builtins.bool = ...,
     ) -> None: ...
