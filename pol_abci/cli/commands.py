@@ -32,6 +32,7 @@ MODULES = {
     "mine": "pol_abci.cli.mine",
     "start": "pol_abci.cli.start",
     "keys": "pol_abci.cli.keys",
+    "rollback": "pol_abci.cli.rollback",
     "version": "pol_abci.cli.version",
 }
 """Command to module; the module holds a click command of the same name. Order is help's."""

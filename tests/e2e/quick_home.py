@@ -19,6 +19,11 @@ from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.init import create_home
 from pol_abci.node.presets import Preset, load_preset
+from pol_abci.rules.codec import GenerationRecord
+from pol_abci.rules.genesis import compute_genesis_digest
+from pol_abci.rules.ledger import compute_supply_gap
+from pol_abci.rules.merkle import BUCKETS
+from pol_abci.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -143,6 +148,21 @@ async def wait_for(ask: Callable[[], Awaitable[Answer | None]]) -> Answer:
         assert time.monotonic() < deadline, "it did not come"
         await asyncio.sleep(0.1)
     return answer
+
+
+def read_chain(home: Home) -> tuple[bytes, list[GenerationRecord]]:
+    """App hash and generations on disk, the coins counted."""
+    digest = compute_genesis_digest(home.genesis)
+    store = Store.open(home.store_folder, chain_id=home.settings.chain_id, genesis_digest=digest)
+    try:
+        store.verify()
+        state = store.state()
+        entries = [entry for bucket in range(BUCKETS) for entry in state.bucket(bucket)]
+        assert compute_supply_gap(state, entries) == 0
+        records = [GenerationRecord.decode(data) for _, data in store.records(1, 1_000)]
+        return store.app_hash, records
+    finally:
+        store.close()
 
 
 async def stop_program(program: Program) -> None:

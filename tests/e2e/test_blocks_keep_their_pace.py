@@ -59,7 +59,8 @@ async def walk_long(home: Home, rpc: RpcClient, key: AccountKey) -> bytes:
         step_digests=walk.digests,
         weights_root=walk.root(),
     )
-    return build_proof(key, chain_id, claim, params.walk.stamp_bits)
+    bits = params.walk.stamp_bits
+    return build_proof(key, chain_id, claim, seed=head.seed, stamp_bits=bits)
 
 
 @pytest.mark.timeout(600)

@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.client.rpc import RpcClient
-from pol_abci.rules.codec import GenerationRecord
-from pol_abci.rules.genesis import compute_genesis_digest
-from pol_abci.rules.ledger import compute_supply_gap
-from pol_abci.rules.merkle import BUCKETS
-from pol_abci.store.store import Store
 from tests.e2e.quick_home import (
     APP,
     COMETBFT,
     kill_child,
     make_quick_home,
+    read_chain,
     run_program,
     stop_program,
     wait_for_generation,
@@ -28,26 +24,11 @@ from tests.e2e.quick_home import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pol_abci.node.home import Home
+    from pol_abci.rules.codec import GenerationRecord
 
 pytestmark = pytest.mark.e2e
 
 KILLS = 10
-
-
-def read_chain(home: Home) -> tuple[bytes, list[GenerationRecord]]:
-    """App hash and generations on disk, the coins counted."""
-    digest = compute_genesis_digest(home.genesis)
-    store = Store.open(home.store_folder, chain_id=home.settings.chain_id, genesis_digest=digest)
-    try:
-        store.verify()
-        state = store.state()
-        entries = [entry for bucket in range(BUCKETS) for entry in state.bucket(bucket)]
-        assert compute_supply_gap(state, entries) == 0
-        records = [GenerationRecord.decode(data) for _, data in store.records(1, 1_000)]
-        return store.app_hash, records
-    finally:
-        store.close()
 
 
 def strip_accuracy(records: list[GenerationRecord]) -> list[tuple[int, int, int, bytes, bytes]]:
