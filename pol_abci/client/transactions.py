@@ -29,11 +29,16 @@ if TYPE_CHECKING:
     from pol_abci.rules.proof import WalkClaim
 
 
-def build_proof(key: AccountKey, chain_id: str, claim: WalkClaim, stamp_bits: int) -> bytes:
-    """Stamp and sign a proof of learning. Takes 2^stamp_bits hashes on average."""
+def build_proof(
+    key: AccountKey, chain_id: str, claim: WalkClaim, *, seed: bytes, stamp_bits: int
+) -> bytes:
+    """Stamp and sign a proof of learning. Takes 2^stamp_bits hashes on average.
+
+    `seed` is s_n of the generation that the walk starts from; the stamp is good for no other.
+    """
     assert claim.address == key.address  # the walk is of its own address and no other
     unstamped = encode_unstamped_body(ProofMessage(claim, 0))
-    stamp = find_stamp(key.address, unstamped, stamp_bits)
+    stamp = find_stamp(seed, key.address, unstamped, stamp_bits)
     return _sign(key, chain_id, 0, 0, ProofMessage(claim, stamp))
 
 

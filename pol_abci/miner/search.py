@@ -152,7 +152,7 @@ class Search:
             step_digests=walk.digests,
             weights_root=walk.root(),
         )
-        ticket = Ticket(claim=claim, score=score, good_time_ms=good_time_ms)
+        ticket = Ticket(claim=claim, seed=head.model.seed, score=score, good_time_ms=good_time_ms)
         if ticket.is_better_than(job.best):
             job.best = ticket
             self._on_ticket(ticket)

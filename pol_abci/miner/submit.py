@@ -219,7 +219,12 @@ class Submitter:
         """Stamp and sign a ticket once, off the event loop: a stamp takes a while."""
         if self._raw is None or self._raw[0] is not ticket.claim:
             raw = await asyncio.to_thread(
-                build_proof, self._key, self._chain_id, ticket.claim, self._params.walk.stamp_bits
+                build_proof,
+                self._key,
+                self._chain_id,
+                ticket.claim,
+                seed=ticket.seed,
+                stamp_bits=self._params.walk.stamp_bits,
             )
             self._raw = (ticket.claim, raw)
         return self._raw[1]

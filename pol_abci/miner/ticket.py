@@ -37,9 +37,13 @@ class MiningHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A true walk that is good, or becomes so at `good_time_ms` if the head stays."""
+    """A true walk that is good, or becomes so at `good_time_ms` if the head stays.
+
+    `seed` is s_n of the generation that it extends, which its stamp covers.
+    """
 
     claim: WalkClaim
+    seed: bytes
     score: int
     good_time_ms: int
 

@@ -106,7 +106,7 @@ class InvalidSteps(InvalidTx):
 
 
 class InvalidStamp(InvalidTx):
-    """The stamp's hash does not begin with enough zero bits."""
+    """The stamp's hash, over the seed of the head, does not begin with enough zero bits."""
 
     code = 24
 

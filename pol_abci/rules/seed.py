@@ -127,17 +127,24 @@ def _has_zero_bits(digest: bytes, count: int) -> bool:
     return int.from_bytes(digest, "big") >> (8 * len(digest) - count) == 0
 
 
-def is_stamped(address: Address, body_with_stamp_0: bytes, stamp: int, stamp_bits: int) -> bool:
-    """Whether H("stamp"; address, body with stamp = 0, stamp) begins with enough zero bits.
+def is_stamped(
+    seed: bytes, address: Address, body_with_stamp_0: bytes, stamp: int, stamp_bits: int
+) -> bool:
+    """Whether H("stamp"; s_n, address, body with stamp = 0, stamp) begins with enough zero bits.
 
-    Protocol section 7. The address is covered: else one stamp would serve any number of keys.
+    Protocol section 7; `seed` is s_n of the generation that the proof extends. It is covered: else
+    stamps could be made before that generation is there. So is the address: else one stamp would
+    serve any number of keys.
     """
-    return _has_zero_bits(hash_fields("stamp", address, body_with_stamp_0, stamp), stamp_bits)
+    digest = hash_fields("stamp", seed, address, body_with_stamp_0, stamp)
+    return _has_zero_bits(digest, stamp_bits)
 
 
-def find_stamp(address: Address, body_with_stamp_0: bytes, stamp_bits: int, start: int = 0) -> int:
+def find_stamp(
+    seed: bytes, address: Address, body_with_stamp_0: bytes, stamp_bits: int, start: int = 0
+) -> int:
     """The first stamp from `start` on that `is_stamped`; takes 2^stamp_bits hashes on average."""
-    prefix = hashlib.sha256(_encode_fields("stamp", (address, body_with_stamp_0)))
+    prefix = hashlib.sha256(_encode_fields("stamp", (seed, address, body_with_stamp_0)))
     prefix.update(WORD_BYTES.to_bytes(4, "big"))
     stamp = start
     while True:

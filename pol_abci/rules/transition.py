@@ -195,20 +195,20 @@ def check_claim(state: StateReader, chain: ChainContext, tx: SignedTx) -> WalkCl
     if get_stage(state) < STARTED_STAGE:
         raise ChainNotStarted("proofs are taken from the third block on")
     # Verify the walk starts from the head
-    generation = get_head(state).generation
-    if claim.generation < generation:
-        raise StaleProof(f"extends generation {claim.generation}: the head is {generation}")
-    if claim.generation > generation:
-        raise FutureProof(f"extends generation {claim.generation}: the head is {generation}")
+    head = get_head(state)
+    if claim.generation < head.generation:
+        raise StaleProof(f"extends generation {claim.generation}: the head is {head.generation}")
+    if claim.generation > head.generation:
+        raise FutureProof(f"extends generation {claim.generation}: the head is {head.generation}")
     # Verify its length
     if not walk.min_steps <= claim.steps <= walk.max_steps:
         raise InvalidSteps(f"{claim.steps} steps: give {walk.min_steps} to {walk.max_steps}")
     if len(claim.step_digests) != DIGEST_BYTES * claim.steps:
         raise InvalidSteps(f"give {DIGEST_BYTES} bytes of digest for each step")
-    # Verify its maker has worked for the verifiers' attention
+    # Verify its maker has worked for the verifiers' attention since the head is there
     body = encode_unstamped_body(tx.message)
-    if not is_stamped(tx.address, body, tx.message.stamp, walk.stamp_bits):
-        raise InvalidStamp(f"find a stamp with {walk.stamp_bits} zero bits")
+    if not is_stamped(head.seed, tx.address, body, tx.message.stamp, walk.stamp_bits):
+        raise InvalidStamp(f"find a stamp with {walk.stamp_bits} zero bits for the head's seed")
     return claim
 
 

@@ -169,10 +169,24 @@ async def test_an_unstamped_proof_is_not_walked(tmp_path: Path) -> None:
         claim = search_claim(chain.nodes[0], MINER.address)
         body = encode_body(0, 0, ProofMessage(claim, 0))
         bits = make_test_params().walk.stamp_bits
-        bad = next(n for n in range(1, 99) if not is_stamped(MINER.address, body, n, bits))
+        seed = chain.nodes[0].replica.get_head().seed
+        bad = next(n for n in range(1, 99) if not is_stamped(seed, MINER.address, body, n, bits))
         raw = sign_proof(MINER, claim, bad)
         await expect_refused(chain, raw, InvalidStamp, f"a stamp with {bits} zero bits")
-        assert chain.nodes[0].verifier.walks == 0
+        await chain.driver.make_block([chain.mine(6)])
+        # stamped before the generation was there: for the seed of the one before
+        early = replace(claim, generation=1)
+        body = encode_body(0, 0, ProofMessage(early, 0))
+        new = chain.nodes[0].replica.get_head().seed
+        stamp = next(
+            n
+            for n in range(9_999)
+            if is_stamped(seed, MINER.address, body, n, bits)
+            and not is_stamped(new, MINER.address, body, n, bits)
+        )
+        raw = sign_proof(MINER, early, stamp)
+        await expect_refused(chain, raw, InvalidStamp, "for the head's seed")
+        assert chain.nodes[0].verifier.walks == 1  # the true proof's
         assert chain.nodes[0].verifier.queued == 0
 
 

@@ -5,6 +5,7 @@ An exception out of FinalizeBlock would end every node, and again at every repla
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from pol_abci.rules.codec import encode_tx
 from pol_abci.rules.generated import tx_pb2
-from pol_abci.rules.seed import find_stamp
+from pol_abci.rules.genesis import compute_genesis_digest
+from pol_abci.rules.seed import compute_first_seed, find_stamp
 from pol_abci.rules.signing import sign_possession
 from tests.abci.blocks import get_hashed
 from tests.abci.digits_chain import (
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pol_abci.client.keys import AccountKey
+    from pol_abci.rules.genesis import Genesis
     from tests.abci.digits_driver import DigitsChain
 
 U64 = 2**64 - 1
@@ -60,6 +63,11 @@ POSSESSIONS = [
     sign_possession(make_consensus_key(3).seed, CHAIN_ID, make_key(number).address)
     for number in (2, 3)
 ]
+
+
+@functools.cache
+def make_two_validators() -> Genesis:
+    return make_genesis(validators=((1, 50), (2, 50)), funded=(3,))
 
 
 @st.composite
@@ -97,6 +105,7 @@ def draw_proof(draw: st.DrawFn, key: AccountKey) -> tx_pb2.Proof:
         unstamped = tx_pb2.TxBody(proof=proof)
         unstamped.proof.stamp = 0
         proof.stamp = find_stamp(
+            compute_first_seed(CHAIN_ID, compute_genesis_digest(make_two_validators())),
             key.address,
             unstamped.SerializeToString(deterministic=True),
             make_test_params().walk.stamp_bits,
@@ -114,8 +123,7 @@ def draw_bent(draw: st.DrawFn) -> bytes:
 
 @pytest.fixture
 async def chain(tmp_path: Path) -> AsyncIterator[DigitsChain]:
-    genesis = make_genesis(validators=((1, 50), (2, 50)), funded=(3,))
-    async with run_chain(tmp_path, nodes=2, genesis=genesis) as chain:
+    async with run_chain(tmp_path, nodes=2, genesis=make_two_validators()) as chain:
         await chain.begin()
         yield chain
 

@@ -13,7 +13,7 @@ from pol_abci.rules.codec import decode_tx, encode_body
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.rules.seed import hash_fields
 from pol_abci.rules.signing import sign_body
-from pol_abci.rules.transition import process_block
+from pol_abci.rules.transition import get_head, process_block
 from tests.unit.rules import build_chain as make
 
 Case = dict[str, Any]
@@ -34,7 +34,8 @@ class Scenario:
         self.time_ms += later_ms
         before = make.entries(self.state)
         plain = make.plain_block(self.height, self.time_ms, **block)
-        raws = [make.encode_plain(tx) for tx in txs]
+        head_seed = get_head(self.state).seed
+        raws = [make.encode_plain(tx, head_seed) for tx in txs]
         outcome = process_block(
             self.state,
             self.chain,
@@ -147,6 +148,7 @@ def make_shares() -> list[Case]:
 
 def make_transition() -> list[Case]:
     run = Scenario()
+    first_seed = get_head(run.state).seed
     run.block("no proof in the first block", make.proof("alice", 0), later_ms=0)
     run.block("no proof in the second block", make.proof("alice", 0))
     run.block(
@@ -171,6 +173,9 @@ def make_transition() -> list[Case]:
         votes=sign_votes(alice=True, bob=True),
     )
     run.block("stale", make.proof("alice", 0, 7))
+    run.block(
+        "stamped for the generation before", make.proof("alice", 1, 8, stamp_seed=first_seed.hex())
+    )
     for generation, later_ms in ((1, 1), (2, 999), (3, 2_001), (4, 60_000), (5, 500)):
         run.block(f"{later_ms} ms later", make.proof("alice", generation), later_ms=later_ms)
     return run.cases

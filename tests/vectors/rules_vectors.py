@@ -70,8 +70,8 @@ def answer_probes(a: Arguments) -> list[str]:
 
 
 def answer_find_stamp(a: Arguments) -> str:
-    address, body = _bytes(a, "address", "body")
-    return str(seed.find_stamp(Address(address), body, a["stamp_bits"]))
+    head_seed, address, body = _bytes(a, "seed", "address", "body")
+    return str(seed.find_stamp(head_seed, Address(address), body, a["stamp_bits"]))
 
 
 def answer_requirements(a: Arguments) -> list[list[int]]:
@@ -241,10 +241,10 @@ def iterate_seed_cases() -> Iterable[Case]:
         yield "compute_next_seed", {**walk, "nonce": str(nonce), "steps": steps}
     layers = [b"first".hex(), b"second".hex(), ""]
     yield "compute_probe", {"seed": SEED.hex(), "first_layers": layers}
-    for address in (ADDRESS, OTHER_ADDRESS):
+    for head_seed, address in ((SEED, ADDRESS), (SEED, OTHER_ADDRESS), (OTHER_SEED, ADDRESS)):
+        covered = {"seed": head_seed.hex(), "address": address.hex(), "body": b"body".hex()}
         for bits in (0, 1, 9, 12):
-            arguments = {"address": address.hex(), "body": b"body".hex(), "stamp_bits": bits}
-            yield "find_stamp", arguments
+            yield "find_stamp", {**covered, "stamp_bits": bits}
 
 
 def iterate_requirement_cases() -> Iterable[Case]:

@@ -35,10 +35,11 @@ def test_a_proof_is_signed_and_stamped() -> None:
         step_digests=bytes(16),
         weights_root=bytes(32),
     )
-    tx = authenticate("c", build_proof(KEY, "c", claim, 8))
+    seed = b"s" * 32
+    tx = authenticate("c", build_proof(KEY, "c", claim, seed=seed, stamp_bits=8))
     assert isinstance(tx.message, ProofMessage)
     assert tx.message.claim == claim
-    assert is_stamped(KEY.address, encode_unstamped_body(tx.message), tx.message.stamp, 8)
+    assert is_stamped(seed, KEY.address, encode_unstamped_body(tx.message), tx.message.stamp, 8)
 
 
 def test_a_transfer_is_for_its_chain_alone() -> None:

@@ -211,7 +211,8 @@ class FakeChain:
             good_ms = compute_ticket_time_ms(PARAMS, self.as_mining_head(), verdict)
             if good_ms is not None:
                 assert step.score == verdict.score
-                raw = build_proof(key, CHAIN_ID, claim, PARAMS.walk.stamp_bits)
+                bits = PARAMS.walk.stamp_bits
+                raw = build_proof(key, CHAIN_ID, claim, seed=head.seed, stamp_bits=bits)
                 time_ms = max(good_ms, self.times_ms[-1])
                 return time_ms, (authenticate(CHAIN_ID, raw),)
         raise AssertionError("no walk is ever good")

@@ -13,10 +13,11 @@ from pol_abci.client.rpc import RpcClient
 from pol_abci.miner.submit import Outbox, Reception, Submitter, WalksDisagree
 from pol_abci.miner.ticket import ChainClock, MiningHead, Ticket, compute_ticket_time_ms
 from pol_abci.rules import errors
-from pol_abci.rules.codec import ProofMessage
+from pol_abci.rules.codec import ProofMessage, encode_unstamped_body
 from pol_abci.rules.genesis import parse_params
 from pol_abci.rules.params import SCORE_UNIT
 from pol_abci.rules.proof import TrueWalk, WalkClaim
+from pol_abci.rules.seed import is_stamped
 from pol_abci.rules.signing import authenticate
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ PARAMS = parse_params(
     }
 )
 T0 = 1_000_000
+SEED = b"s" * 32
 
 
 def make_ticket(good_time_ms: int, score: int = 0, steps: int = 10, nonce: int = 0) -> Ticket:
@@ -73,7 +75,7 @@ def make_ticket(good_time_ms: int, score: int = 0, steps: int = 10, nonce: int =
         step_digests=bytes(8 * steps),
         weights_root=bytes(32),
     )
-    return Ticket(claim=claim, score=score, good_time_ms=good_time_ms)
+    return Ticket(claim=claim, seed=SEED, score=score, good_time_ms=good_time_ms)
 
 
 class FakeClock:
@@ -260,6 +262,8 @@ async def test_the_sent_ticket_is_the_signed_and_stamped_claim() -> None:
     tx = authenticate("c", node.received[0])
     assert isinstance(tx.message, ProofMessage)
     assert tx.message.claim == ticket.claim
+    body = encode_unstamped_body(tx.message)
+    assert is_stamped(SEED, KEY.address, body, tx.message.stamp, PARAMS.walk.stamp_bits)
 
 
 async def test_pending_is_received_and_the_same_bytes_go_again() -> None:

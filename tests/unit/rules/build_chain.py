@@ -21,10 +21,15 @@ from pol_abci.rules.codec import (
     encode_unstamped_body,
 )
 from pol_abci.rules.errors import InvalidTx
-from pol_abci.rules.genesis import Genesis, parse_genesis, process_genesis
+from pol_abci.rules.genesis import (
+    Genesis,
+    compute_genesis_digest,
+    parse_genesis,
+    process_genesis,
+)
 from pol_abci.rules.params import Address, Amount
 from pol_abci.rules.proof import FalseWalk, TrueWalk, WalkClaim, WalkVerdict
-from pol_abci.rules.seed import find_stamp, is_stamped
+from pol_abci.rules.seed import compute_first_seed, is_stamped
 from pol_abci.rules.signing import authenticate, sign_body, sign_possession
 from pol_abci.rules.state import DictState, Overlay
 
@@ -118,6 +123,11 @@ def genesis() -> Genesis:
     return parse_genesis(genesis_json())
 
 
+@functools.cache
+def first_seed() -> bytes:
+    return compute_first_seed(CHAIN_ID, compute_genesis_digest(genesis()))
+
+
 def chain_context() -> ChainContext:
     return ChainContext(CHAIN_ID, genesis().params)
 
@@ -195,7 +205,10 @@ def unjail(name: str, sequence: int, fee: int = 10) -> Plain:
 
 
 def proof(name: str, generation: int, nonce: int = 0, **changes: Any) -> Plain:
-    """A true proof of three steps that scores 100 bits, unless `changes` say otherwise."""
+    """A true proof of three steps that scores 100 bits, unless `changes` say otherwise.
+
+    Its stamp covers `stamp_seed`, by default the seed of the head that it is made for.
+    """
     tx: Plain = {
         "type": "proof",
         "name": name,
@@ -206,6 +219,7 @@ def proof(name: str, generation: int, nonce: int = 0, **changes: Any) -> Plain:
         "digest_bytes": None,
         "root": (generation + 1).to_bytes(32, "big").hex(),
         "stamped": True,
+        "stamp_seed": None,
         "verdict": [100 * 65_536, 64, 64],
     }
     tx.update(changes)
@@ -218,7 +232,10 @@ def bad(raw: bytes, code: int) -> Plain:
     return {"type": "bad", "raw": raw.hex(), "code": code}
 
 
-def make_message(tx: Plain) -> ProofMessage | Transfer | RegisterValidator | Unjail:
+def make_message(
+    tx: Plain, head_seed: bytes | None = None
+) -> ProofMessage | Transfer | RegisterValidator | Unjail:
+    """What a transaction says; a proof is stamped for this head's seed, by default the first."""
     sender = Address(bytes.fromhex(tx["sender"]))
     match tx["type"]:
         case "transfer":
@@ -230,30 +247,39 @@ def make_message(tx: Plain) -> ProofMessage | Transfer | RegisterValidator | Unj
         case "unjail":
             return Unjail()
         case _:
-            return make_proof(tx, sender)
+            return stamp_proof(tx, make_claim(tx), head_seed or first_seed())
 
 
-def make_proof(tx: Plain, sender: Address) -> ProofMessage:
-    claim = WalkClaim(
+def make_claim(tx: Plain) -> WalkClaim:
+    return WalkClaim(
         generation=tx["generation"],
-        address=sender,
+        address=Address(bytes.fromhex(tx["sender"])),
         nonce=tx["nonce"],
         steps=tx["steps"],
         step_digests=bytes(range(256))[: tx["digest_bytes"]],
         weights_root=bytes.fromhex(tx["root"]),
     )
+
+
+def stamp_proof(tx: Plain, claim: WalkClaim, head_seed: bytes) -> ProofMessage:
+    """The least stamp that is as the transaction says, and right for no head by mere chance."""
     message = ProofMessage(claim, 0)
     body = encode_unstamped_body(message)
-    stamp = find_stamp(sender, body, STAMP_BITS)
-    while not tx["stamped"] and is_stamped(sender, body, stamp, STAMP_BITS):
+    covered = bytes.fromhex(tx["stamp_seed"]) if tx["stamp_seed"] else head_seed
+    wanted = {head_seed: False, covered: tx["stamped"]}
+    stamp = 0
+    while any(
+        is_stamped(seed, claim.address, body, stamp, STAMP_BITS) != is_wanted
+        for seed, is_wanted in wanted.items()
+    ):
         stamp += 1
     return replace(message, stamp=stamp)
 
 
-def encode_plain(tx: Plain) -> bytes:
+def encode_plain(tx: Plain, head_seed: bytes | None = None) -> bytes:
     if tx["type"] == "bad":
         return bytes.fromhex(tx["raw"])
-    body = encode_body(tx.get("sequence", 0), tx.get("fee", 0), make_message(tx))
+    body = encode_body(tx.get("sequence", 0), tx.get("fee", 0), make_message(tx, head_seed))
     signature = sign_body(account_seed(tx["name"]), CHAIN_ID, body)
     return encode_tx(body, public_key(tx["name"]), signature)
 
@@ -265,16 +291,14 @@ def read_tx(raw: bytes) -> SignedTx | InvalidTx:
         return error
 
 
-def build_tx(tx: Plain) -> SignedTx:
-    return authenticate(CHAIN_ID, encode_plain(tx))
+def build_tx(tx: Plain, head_seed: bytes | None = None) -> SignedTx:
+    return authenticate(CHAIN_ID, encode_plain(tx, head_seed))
 
 
 def build_verdicts(txs: list[Plain]) -> dict[WalkClaim, WalkVerdict]:
     verdicts: dict[WalkClaim, WalkVerdict] = {}
     for tx in txs:
         if tx["type"] == "proof":
-            message = make_message(tx)
-            assert isinstance(message, ProofMessage)
             verdict = tx["verdict"]
-            verdicts[message.claim] = TrueWalk(*verdict) if verdict else FalseWalk("made up")
+            verdicts[make_claim(tx)] = TrueWalk(*verdict) if verdict else FalseWalk("made up")
     return verdicts

@@ -158,7 +158,7 @@ class PlainChain:
             (tx["generation"] > self.generation, 22),
             (not walk["min_steps"] <= tx["steps"] <= walk["max_steps"], 23),
             (tx["digest_bytes"] != 8 * tx["steps"], 23),
-            (not tx["stamped"], 24),
+            (not tx["stamped"] or tx["stamp_seed"] not in (None, self.seed.hex()), 24),
             (tx["verdict"] is None, 26),
         ]
         code = next((code for wrong, code in faults if wrong), 0)

@@ -113,9 +113,10 @@ def answer_probes(a: Arguments) -> list[str]:
 
 
 def answer_find_stamp(a: Arguments) -> str:
+    covered = (unhex(a["seed"]), unhex(a["address"]), unhex(a["body"]))
     stamp = 0
     while True:
-        digest = hashed("stamp", unhex(a["address"]), unhex(a["body"]), u64(stamp))
+        digest = hashed("stamp", *covered, u64(stamp))
         if "".join(f"{byte:08b}" for byte in digest).startswith("0" * a["stamp_bits"]):
             return str(stamp)
         stamp += 1

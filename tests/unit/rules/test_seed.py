@@ -19,6 +19,7 @@ from pol_abci.rules.seed import (
 )
 
 ADDRESS = Address(b"a" * 20)
+SEED = b"s" * 32
 
 
 @given(st.integers(1, 2**64), st.integers(0, 2**64 - 1))
@@ -104,17 +105,18 @@ def test_chains_have_their_own_seeds() -> None:
     assert compute_first_seed("a", b"g") != compute_first_seed("a", b"h")
 
 
-def test_found_stamp_is_valid_for_its_address_body_and_bits_only() -> None:
-    stamp = find_stamp(ADDRESS, b"body", 14)
-    assert is_stamped(ADDRESS, b"body", stamp, 14)
-    assert not is_stamped(ADDRESS, b"body", stamp + 1, 14)
-    assert not is_stamped(ADDRESS, b"bodY", stamp, 14)
-    assert not is_stamped(Address(b"b" * 20), b"body", stamp, 14)
-    assert not is_stamped(ADDRESS, b"body", stamp, 40)
+def test_found_stamp_is_valid_for_its_seed_address_body_and_bits_only() -> None:
+    stamp = find_stamp(SEED, ADDRESS, b"body", 14)
+    assert is_stamped(SEED, ADDRESS, b"body", stamp, 14)
+    assert not is_stamped(SEED, ADDRESS, b"body", stamp + 1, 14)
+    assert not is_stamped(SEED, ADDRESS, b"bodY", stamp, 14)
+    assert not is_stamped(SEED, Address(b"b" * 20), b"body", stamp, 14)
+    assert not is_stamped(b"t" * 32, ADDRESS, b"body", stamp, 14)
+    assert not is_stamped(SEED, ADDRESS, b"body", stamp, 40)
 
 
 def test_find_stamp_goes_on_from_its_start() -> None:
-    first = find_stamp(ADDRESS, b"body", 6)
-    second = find_stamp(ADDRESS, b"body", 6, start=first + 1)
+    first = find_stamp(SEED, ADDRESS, b"body", 6)
+    second = find_stamp(SEED, ADDRESS, b"body", 6, start=first + 1)
     assert second > first
-    assert is_stamped(ADDRESS, b"body", second, 6)
+    assert is_stamped(SEED, ADDRESS, b"body", second, 6)

@@ -36,7 +36,7 @@ def run_block(state: Overlay, height: int, time_ms: int, *txs: Plain, **block: A
         state,
         CHAIN,
         make.block_context(make.plain_block(height, time_ms, **block)),
-        [make.build_tx(tx) for tx in txs],
+        [make.build_tx(tx, get_head(state).seed) for tx in txs],
         make.build_verdicts(list(txs)),
     )
 
@@ -49,7 +49,8 @@ def started_state() -> Overlay:
 
 
 def check(state: Overlay, tx: Plain, now_ms: int = T0 + 1, chain: ChainContext = CHAIN) -> None:
-    check_tx(state, chain, make.build_tx(tx), now_ms, make.build_verdicts([tx]))
+    raw = make.build_tx(tx, get_head(state).seed)
+    check_tx(state, chain, raw, now_ms, make.build_verdicts([tx]))
 
 
 def test_chain_starts_with_its_second_block() -> None:
@@ -148,6 +149,18 @@ def test_invalid_proof_changes_nothing(tx: Plain, error: type[errors.InvalidTx])
     assert type(outcome.txs[0].error) is error
     assert outcome.accepted is None
     assert make.entries(state) == before
+
+
+def test_stamps_cannot_be_made_before_the_generation_that_they_are_for() -> None:
+    state = started_state()
+    first_seed = get_head(state).seed
+    run_block(state, 3, T0 + 1, make.proof("alice", 0))
+    early = make.proof("bob", 1, stamp_seed=first_seed.hex())
+    with pytest.raises(errors.InvalidStamp, match="for the head's seed"):
+        check(state, early, T0 + 2)
+    outcome = run_block(state, 4, T0 + 2, early)
+    assert isinstance(outcome.txs[0].error, errors.InvalidStamp)
+    check(state, make.proof("bob", 1), T0 + 2)
 
 
 def test_stale_proof() -> None:

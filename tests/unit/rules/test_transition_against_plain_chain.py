@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pol_abci.rules.ledger import compute_supply_gap
-from pol_abci.rules.transition import process_block
+from pol_abci.rules.transition import get_head, process_block
 from tests.unit.rules import build_chain as make
 from tests.unit.rules.plain_chain import PlainChain
 
@@ -40,6 +40,7 @@ transactions = st.one_of(
         steps=st.sampled_from((2, 3, 4, 3, 3, 3, 1, 5)),
         digest_bytes=st.sampled_from((None, None, None, None, 8)),
         stamped=st.sampled_from((True, True, True, False)),
+        stamp_seed=st.sampled_from((None, None, None, "ab" * 32)),
         verdict=st.one_of(st.none(), true_walk),
     ),
     drafts(
@@ -114,11 +115,12 @@ class RandomBlocks(RuleBasedStateMachine):
             codes.append(self.plain.apply(txs[-1], block))
         updates = self.plain.end_block(block)
 
+        head_seed = get_head(self.state).seed
         outcome = process_block(
             self.state,
             self.chain,
             make.block_context(block),
-            [make.read_tx(make.encode_plain(tx)) for tx in txs],
+            [make.read_tx(make.encode_plain(tx, head_seed)) for tx in txs],
             make.build_verdicts(txs),
         )
         assert [each.error.code if each.error else 0 for each in outcome.txs] == codes
