@@ -76,6 +76,7 @@ async def run_app(settings: AppSettings) -> None:
             verifier=verifier,
         )
         started = asyncio.Event()
+        log.info("the verifier loads its data", height=store.height)
 
         async def serve_when_ready() -> None:
             await started.wait()
