@@ -81,10 +81,10 @@ def up(
     received = run_until_stopped(
         _run(here, cometbft, str(home), generations=generations, is_mining=is_mining), asyncio.run
     )
-    click.echo(f"Stopped cleanly. The chain is in {home}")
+    click.echo(f"Stopped cleanly. The chain is in {here.path}")
     click.echo("To go on from here, run the same command again.")
     with suppress(EmptyChain):  # stopped before the first generation
-        path = home / FIGURE_NAME
+        path = here.path / FIGURE_NAME
         click.echo(f"{path}: {write_figure(load_history(here), path)}")
     exit_after(received)
 
