@@ -49,7 +49,7 @@ class Replica:
 
     `state` is the newest committed state (after InitChain and before the first Commit: genesis);
     `mempool_state` a fork of it that CheckTx applies transfers to; `head` the newest generation;
-    `time_ms` the newest header time that this node has seen.
+    `time_ms` the newest header time that this node has seen; `started_ms` when it came up.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Replica:
         self.time_ms = 0
         self.on_change: Callable[[], None] = lambda: None
         self._clock_ms = clock_ms
+        self.started_ms = clock_ms()
         self._authenticated: OrderedDict[bytes, SignedTx] = OrderedDict()
         self._authenticated_bytes = 0
         verifier.on_true_walk = self.keep_ticket

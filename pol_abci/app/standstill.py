@@ -21,14 +21,14 @@ def explain_standstill(replica: Replica) -> str | None:
     params, head = replica.chain.params.difficulty, replica.get_head()
     if head.time_ms == 0:
         return "the chain has just begun: proofs are taken from its third block on"
-    now_ms = replica.get_now_ms()
-    waited_ms = now_ms - head.time_ms
-    if waited_ms < PATIENCE_INTERVALS * params.target_interval_ms:
+    now_ms, patience_ms = replica.get_now_ms(), PATIENCE_INTERVALS * params.target_interval_ms
+    # A node that has just started knows nothing of the time before.
+    if now_ms - max(head.time_ms, replica.started_ms) < patience_ms:
         return None
-    since = f"no generation for {waited_ms // 1000} s"
+    since = f"no generation for {(now_ms - head.time_ms) // 1000} s"
     if not replica.verifier.status.alive:
         return f"{since}: the verifier is not running (it is being started again; see the log)"
-    if now_ms - replica.time_ms > PATIENCE_INTERVALS * params.target_interval_ms:
+    if now_ms - max(replica.time_ms, replica.started_ms) > patience_ms:
         return (
             f"{since}: no block either; CometBFT is not running, or validators with more than a "
             "third of the voting power are away"

@@ -7,6 +7,7 @@ commands that need them, so that `--help` and `status` answer at once.
 from __future__ import annotations
 
 import json
+import signal
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -66,13 +67,24 @@ class CommandTable(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a PolError becomes a sentence, Ctrl-C exit code 130."""
+        """Run the command; a PolError becomes a sentence, Ctrl-C exit code 130.
+
+        SIGTERM unwinds as Ctrl-C does, so that what is half made is undone: 143, until a command
+        that runs on takes the signal over.
+        """
+        before = signal.signal(signal.SIGTERM, _end)
         try:
             return super().invoke(ctx)
         except PolError as fault:
             raise Fault(str(fault)) from fault
         except KeyboardInterrupt:
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 @click.group(

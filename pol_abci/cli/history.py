@@ -38,6 +38,25 @@ class History:
             )
 
 
+class StoreMissing(PolError):
+    """A home whose app has not run yet, or has lost its store."""
+
+
+def check_store(path: Path) -> None:
+    """Look whether there is a store, since opening one would make it.
+
+    Raises
+    ------
+    StoreMissing
+        When there is none.
+    """
+    if not path.exists():
+        raise StoreMissing(
+            f"{path} is not there: the node has not run yet, or its store was deleted; "
+            f"`pol-abci up` makes it, from the chain's blocks where there are any"
+        )
+
+
 async def fetch_history(url: str) -> History:
     """Ask the app of a running node.
 
@@ -63,12 +82,11 @@ def read_history(path: Path, chain_id: str, genesis: Genesis) -> History:
     ------
     StoreLocked
         While the node runs.
-    StoreError, EmptyChain
+    StoreError, EmptyChain, StoreMissing
         When there is nothing to read.
     """
     target_interval_ms = genesis.params.difficulty.target_interval_ms
-    if not path.exists():  # opening would make an empty store
-        return History(chain_id, target_interval_ms, ())
+    check_store(path)
     store = Store.open(path, chain_id=chain_id, genesis_digest=compute_genesis_digest(genesis))
     try:
         records: list[GenerationRecord] = []

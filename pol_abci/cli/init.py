@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +14,15 @@ from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, print_js
 from pol_abci.cli.words import format_bits
 from pol_abci.client.keys import AccountKey, format_address
 from pol_abci.node.binary import find_cometbft
+from pol_abci.node.home import P2P_PORT, RPC_PORT
 from pol_abci.node.presets import load_preset
 
 if TYPE_CHECKING:
     from pol_abci.node.home import Home
 
 DEFAULT_PRESET = "digits"
-RPC_PORT = 26657
-P2P_PORT = 26656
+_PEER = r"[0-9a-fA-F]{40}@[^\s,@]+:[0-9]{1,5}"
+PEERS = re.compile(f"{_PEER}(,{_PEER})*")
 
 preset_option = click.option(
     "--preset",
@@ -85,6 +88,11 @@ def init(
     """
     if genesis is None and peers is not None:
         raise click.UsageError("--peers goes with --genesis: a new chain has no other nodes yet")
+    if peers is not None and not PEERS.fullmatch(peers):
+        raise click.UsageError(
+            f"--peers {peers!r}: give ID@HOST:PORT, with commas between several; ID is what "
+            f"`cometbft show-node-id` says, 40 hexadecimal digits"
+        )
     if genesis is not None and (preset, chain_id, difficulty_bits) != (None, None, None):
         raise click.UsageError(
             "--genesis names a chain that exists: leave out --preset, --chain-id and --difficulty"
@@ -158,4 +166,4 @@ def _print_home(made: Home, home: Path, as_json: bool) -> None:
     click.echo(f"chain       {made.settings.chain_id}, first difficulty {format_bits(first)} bits")
     click.echo(f"home        {home}")
     click.echo(f"account     {address} (its key is {home}/account.json: keep a copy)")
-    click.echo(f"run it      pol-abci up --home {home}")
+    click.echo(f"run it      pol-abci up --home {shlex.quote(str(home))}")

@@ -19,6 +19,7 @@ from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.words import format_duration
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.rpc import parse_node_url
+from pol_abci.node.home import RPC_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--node",
     metavar="URL",
-    default="http://127.0.0.1:26657",
+    default=f"http://127.0.0.1:{RPC_PORT}",
     show_default=True,
     help="The RPC of the node to follow and to send proofs to.",
 )

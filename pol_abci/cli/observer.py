@@ -161,7 +161,7 @@ class Observer:
             if self._trouble is None or uptime_s <= START_S:
                 return None
             return (
-                f"no answer {uptime_s:.0f} s after the start: the app may still be loading, see "
-                f"{self._home}/logs/app.log ({self._trouble})"
+                f"no answer {uptime_s:.0f} s after the start ({self._trouble}): see app.log and "
+                f"cometbft.log in {self._home}/logs"
             )
         return self._trouble or self._status.standstill

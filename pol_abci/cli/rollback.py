@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
 from pol_abci.cli.commands import EXIT_CODES, home_option
+from pol_abci.cli.history import check_store
 from pol_abci.node.home import load_home
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store.store import Store
@@ -27,9 +29,10 @@ def rollback(*, home: Path) -> None:
     chain again when HOME/app is deleted.
     """
     here = load_home(home)
+    check_store(here.store_folder)
     digest = compute_genesis_digest(here.genesis)
     store = Store.open(here.store_folder, chain_id=here.settings.chain_id, genesis_digest=digest)
     with closing(store):
         height = store.rollback()
     click.echo(f"The app is at height {height}. If you have not yet, also run:")
-    click.echo(f"  cometbft rollback --home {here.cometbft_folder}")
+    click.echo(f"  cometbft rollback --home {shlex.quote(str(here.cometbft_folder))}")

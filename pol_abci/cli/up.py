@@ -25,6 +25,7 @@ from pol_abci.cli.plain import Narrator
 from pol_abci.cli.plot import FIGURE_NAME, load_history, write_figure
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.view import LiveView
+from pol_abci.client.keys import AccountKey
 from pol_abci.client.rpc import RpcClient
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
@@ -77,6 +78,8 @@ def up(
         make_new_chain(home, preset=preset, chain_id=chain_id, rpc_port=rpc_port, p2p_port=p2p_port)
     here = load_home(home)
     cometbft = find_cometbft(report)
+    if is_mining:
+        AccountKey.load(here.account_file)  # before anything runs: the miner could not use it
     here.check_free()
     received = run_until_stopped(
         _run(here, cometbft, str(home), generations=generations, is_mining=is_mining), asyncio.run

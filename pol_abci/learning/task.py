@@ -15,7 +15,7 @@ from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
 from pol_abci.learning.layers import BatchNorm, Linear
 from pol_abci.learning.models import BoundModel, Model, build_model
 from pol_abci.learning.sampling import TrainSet
-from pol_abci.rules.errors import GenesisError
+from pol_abci.rules.errors import GenesisError, PolError
 from pol_abci.rules.params import ARITHMETIC_VERSION
 from pol_abci.rules.seed import compute_chain_seed
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _MIN_BITS = 2
 _FLOAT64_BITS = 53
+
+
+class DeviceMissing(PolError):
+    """A device that torch cannot compute on here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +86,8 @@ def load_task(
         When the data is not on this machine, or not the chain's.
     GenesisError
         When this version cannot run the task, or its first weights are not the genesis's.
+    DeviceMissing
+        When `device` is not there.
     InexactMachine
         When this process would not compute exactly.
     """
@@ -100,7 +106,7 @@ def load_task(
             f"{canonical.compute_root(initial_weights).hex()} here, genesis says "
             f"{weights_root.hex()}: the genesis file is of another chain or version"
         )
-    place = torch.device(device)
+    place = open_device(device)
     return Task(
         params=params,
         model=model,
@@ -116,6 +122,23 @@ def load_task(
             place,
         ),
     )
+
+
+def open_device(name: str) -> torch.device:
+    """Torch's device of this name, tried.
+
+    Raises
+    ------
+    DeviceMissing
+        When this machine, or this torch, has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises differs by device
+        reason = str(error).partition("\n")[0]
+        raise DeviceMissing(f"no device {name!r} here: use cpu ({reason})") from error
+    return device
 
 
 def parse_learning_rate(text: str) -> float:

@@ -19,6 +19,7 @@ from pol_abci.client.events import Connected, Disconnected, follow_blocks
 from pol_abci.client.keys import format_amount
 from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import BlockHeader, NodeUnreachable, RpcClient, RpcError
+from pol_abci.learning.task import open_device
 from pol_abci.learning.walk import load_task
 from pol_abci.miner.follow import Follower, HeadMoves
 from pol_abci.miner.search import Search
@@ -79,11 +80,12 @@ async def run_miner(settings: MinerSettings, report: Callable[[MinerStatus], Non
         The node's chain is not the one that the miner began with.
     WalksDisagree
         The node finds other weights than this machine.
-    GenesisError, DatasetMissing, DatasetMismatch, InexactMachine
+    GenesisError, DatasetMissing, DatasetMismatch, DeviceMissing, InexactMachine
         This machine cannot train what the chain trains.
     InvalidNodeUrl
         The address is none.
     """
+    open_device(settings.device)  # a mistyped name is told before a node is waited for
     async with RpcClient(settings.node_url) as rpc:
         board = _Board(report)
         chain_id, genesis = await _get_genesis(rpc, board)

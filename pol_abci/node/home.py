@@ -12,8 +12,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import tomlkit
 import tomlkit.exceptions
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SETTINGS_FILE = "pol.toml"
+RPC_PORT = 26657
+P2P_PORT = 26656
+"""CometBFT's own choice of ports, for homes that are told no other."""
 MAX_THREADS = 1_024
 
 T = TypeVar("T")
@@ -92,11 +97,6 @@ class Home:
         """The app's LMDB environment."""
         return self.path / "app"
 
-    @property
-    def logs_folder(self) -> Path:
-        """One log a process."""
-        return self.path / "logs"
-
     def check_free(self) -> None:
         """Look whether this home's processes could start now.
 
@@ -108,14 +108,13 @@ class Home:
             When CometBFT could not listen on a port that it is to listen on.
         """
         check_lock(self.path)
-        config = _read_toml(self.config_file)
-        for section in ("rpc", "p2p"):
-            address = config.get(section, {}).get("laddr", "")
+        for section, address in _read_addresses(self.config_file).items():
             if address.startswith("tcp://"):
+                also = f" and rpc in {self.path / SETTINGS_FILE}" if section == "rpc" else ""
                 check_port(
                     address,
                     f"--{section}-port (a new home), or laddr under [{section}] in "
-                    f"{self.config_file} (this one)",
+                    f"{self.config_file}{also} (this one)",
                 )
 
 
@@ -133,7 +132,7 @@ def load_home(path: Path) -> Home:
     if not (path / SETTINGS_FILE).is_file():
         raise HomeError(
             f"{path} is no home of a node: it has no {SETTINGS_FILE}; "
-            f"make one with: pol-abci init --home {path}"
+            f"make one with: pol-abci init --home {shlex.quote(str(path))}"
         )
     settings = _read_settings(path / SETTINGS_FILE)
     for file in (get_genesis_file(path), get_cometbft_folder(path) / "config" / "config.toml"):
@@ -152,7 +151,9 @@ def load_home(path: Path) -> Home:
             f"(digest {digest.hex()}, recorded {settings.genesis_digest.hex()}); "
             f"put the chain's own genesis back"
         )
-    return Home(path, settings, document.genesis)
+    home = Home(path, settings, document.genesis)
+    _check_rpc_port(home)
+    return home
 
 
 def read_genesis_document(path: Path) -> GenesisDocument:
@@ -221,6 +222,33 @@ def get_genesis_file(path: Path) -> Path:
 def get_account_file(path: Path) -> Path:
     """Return the account's key file in the home folder `path`."""
     return path / "account.json"
+
+
+def _check_rpc_port(home: Home) -> None:
+    """Hold the app's idea of this node's RPC against CometBFT's: nothing works when they part."""
+    address = urlsplit(_read_addresses(home.config_file)["rpc"])
+    if address.scheme == "tcp" and address.port != urlsplit(home.settings.rpc_url).port:
+        raise HomeError(
+            f"CometBFT's RPC is at port {address.port} by {home.config_file} (laddr under [rpc]), "
+            f"at {home.settings.rpc_url} by {home.path / SETTINGS_FILE} (rpc under [app]); "
+            f"make them say the same"
+        )
+
+
+def _read_addresses(file: Path) -> dict[str, str]:
+    """Read where CometBFT is to listen, by section of its configuration."""
+    config = _read_toml(file)
+    addresses = {}
+    for section in ("rpc", "p2p"):
+        table = config.get(section)
+        address = table.get("laddr") if isinstance(table, dict) else None
+        if not isinstance(address, str):
+            raise HomeError(
+                f"{file} is cut or damaged: it has no laddr under [{section}]; restore it from a "
+                f"copy"
+            )
+        addresses[section] = address
+    return addresses
 
 
 def _read_settings(file: Path) -> Settings:

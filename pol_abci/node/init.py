@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,8 @@ from pol_abci.learning.calibrate import measure_steps_per_second
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
 from pol_abci.node.home import (
+    P2P_PORT,
+    RPC_PORT,
     Home,
     HomeError,
     Settings,
@@ -54,8 +57,6 @@ from pol_abci.rules.params import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-RPC_PORT = 26657
-P2P_PORT = 26656
 INITIAL_BALANCE = Amount(1_000 * 10**6)
 """Of the first validator: what pays the smallest fee a million times at 1,000 units, so that
 transfers and new validators need not wait for the first rewards to mature. 20 rewards' worth."""
@@ -187,7 +188,7 @@ def _build_home(path: Path) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise HomeError(
             f"{path} exists and is not empty; nothing is ever overwritten: go on with "
-            f"`pol-abci up --home {path}`, or choose another folder"
+            f"`pol-abci up --home {shlex.quote(str(path))}`, or choose another folder"
         )
     missing = [parent for parent in path.parents if not parent.exists()]
     try:

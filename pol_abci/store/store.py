@@ -325,6 +325,8 @@ class Store:
         )
 
     def _get_previous(self) -> Previous:
+        if self.height == 0:
+            raise NoPreviousVersion(f"nothing is committed to the store in {self._directory} yet")
         if self._previous is None:
             raise NoPreviousVersion(
                 f"the store in {self._directory} has no version before height {self.height}: it "

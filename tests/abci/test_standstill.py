@@ -123,3 +123,14 @@ async def test_the_best_proof_will_be_good_later(tmp_path: Path) -> None:
         sentence = explain(chain)
         assert sentence is not None
         assert f"the best proof known will be good in {wait_s} s" in sentence
+
+
+async def test_a_node_that_was_off_has_patience_from_its_start_on(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        chain.clock.now_ms += 100 * PATIENCE_MS  # a night
+        chain.nodes[0].restart()
+        assert explain(chain) is None
+        chain.clock.now_ms += PATIENCE_MS + 1
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "no block either" in sentence

@@ -69,7 +69,9 @@ def home(tmp_path: Path, genesis: Genesis) -> Path:
     path = tmp_path / "home"
     config = get_cometbft_folder(path) / "config"
     config.mkdir(parents=True)
-    (config / "config.toml").write_text("")
+    (config / "config.toml").write_text(
+        '[rpc]\nladdr = "tcp://127.0.0.1:1"\n[p2p]\nladdr = "tcp://127.0.0.1:2"\n'
+    )
     get_genesis_file(path).write_text(
         json.dumps(
             {
@@ -168,6 +170,27 @@ def test_up_refuses_to_seem_to_change_a_chain_that_exists(home: Path) -> None:
     assert "--chain-id is for a new home" in result.stderr
 
 
+def test_peers_that_are_none_are_wrong_usage(tmp_path: Path) -> None:
+    genesis = tmp_path / "genesis.json"
+    genesis.write_text("{}")
+    for peers in ("garbage", "ab@host:1", f"{'a' * 40}@host:26656,", f"{'a' * 40}@host"):
+        result = run("init", "--home", tmp_path / "h", "--genesis", genesis, "--peers", peers)
+        assert result.exit_code == 2, peers
+        assert "ID@HOST:PORT" in result.stderr
+    good = f"{'a' * 40}@host:26656,{'B' * 40}@[::1]:1"
+    result = run("init", "--home", tmp_path / "h", "--genesis", genesis, "--peers", good)
+    assert_fault(result, "is no genesis of a chain")
+
+
+def test_mine_on_a_device_that_is_not_there_says_so_before_it_waits(tmp_path: Path) -> None:
+    AccountKey.generate().save(tmp_path / "key.json")
+    for device in ("foo", "meta:x"):
+        result = run(
+            *("mine", "--node", UNREACHABLE, "--key", tmp_path / "key.json", "--device", device)
+        )
+        assert_fault(result, f"no device '{device}' here")
+
+
 def test_status_of_a_node_that_is_away_says_so() -> None:
     assert_fault(run("status", "--node", UNREACHABLE), "no node answers at http://127.0.0.1:1")
     assert_fault(run("status", "--node", "nonsense://"), "not the address of a node's RPC")
@@ -201,8 +224,9 @@ def test_fault_in_a_real_process_has_no_traceback() -> None:
 
 
 def test_plot_of_an_empty_chain_says_so_and_leaves_no_store(home: Path) -> None:
-    assert_fault(run("plot", "--home", home), "digits-1 has no generation yet")
-    assert not (home / "app").exists()
+    for command in ("plot", "rollback"):
+        assert_fault(run(command, "--home", home), "the node has not run yet")
+        assert not (home / "app").exists()
 
 
 def test_plot_of_a_stopped_node_reads_its_store(

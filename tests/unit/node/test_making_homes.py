@@ -318,6 +318,24 @@ def test_a_missing_file_is_named(home: Home) -> None:
         load_home(home.path)
 
 
+def test_a_cut_configuration_of_cometbft_is_named(home: Home) -> None:
+    text = home.config_file.read_text()
+    home.config_file.write_text(text[:40])  # a comment, and so valid TOML
+    with pytest.raises(HomeError, match=r"config\.toml is cut or damaged.*\[rpc\]"):
+        load_home(home.path)
+    home.config_file.write_text(text[: text.index("[p2p]")])
+    with pytest.raises(HomeError, match=r"no laddr under \[p2p\]"):
+        load_home(home.path)
+
+
+def test_a_port_that_was_moved_in_one_file_only_is_named(home: Home) -> None:
+    port = home.settings.rpc_url.rpartition(":")[2]
+    text = home.config_file.read_text()
+    home.config_file.write_text(text.replace(f"127.0.0.1:{port}", "127.0.0.1:40109"))
+    with pytest.raises(HomeError, match=rf"port 40109 .*:{port} .*say the same"):
+        load_home(home.path)
+
+
 def test_a_taken_port_is_named_before_anything_starts(
     tmp_path: Path, make: Callable[..., Home], unused_tcp_port_factory: Callable[[], int]
 ) -> None:
