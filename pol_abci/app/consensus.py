@@ -16,6 +16,7 @@ from pol_abci.abci.generated.types import validator_pb2
 from pol_abci.rules.codec import ProofMessage
 from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx, SecondProof
 from pol_abci.rules.genesis import compute_genesis_digest, decode_genesis, process_genesis
+from pol_abci.rules.merkle import encode_uvarint
 from pol_abci.rules.misbehaviour import process_misbehaviour
 from pol_abci.rules.params import PROTOCOL_VERSION
 from pol_abci.rules.state import Overlay
@@ -293,10 +294,7 @@ def _compute_time_ms(time: Timestamp) -> int:
 
 def _compute_encoded_size(raw: bytes) -> int:
     """Bytes that a transaction takes in a block: a field's tag, its length, itself."""
-    size, length = 2 + len(raw), len(raw)
-    while length >= 0x80:  # noqa: PLR2004  # seven bits a byte of length
-        size, length = size + 1, length >> 7
-    return size
+    return 1 + len(encode_uvarint(len(raw))) + len(raw)
 
 
 def _get_claim(txs: Iterable[SignedTx | InvalidTx], tx_hash: bytes) -> WalkClaim:

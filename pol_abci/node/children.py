@@ -38,6 +38,8 @@ def compose_children(
                 "--home",
                 str(get_cometbft_folder(home.path).relative_to(home.path)),
             ),
+            # It signals itself when its app is gone, and at times hangs in stopping, RPC and all.
+            ends_with="app",
         ),
     ]
     if on_miner_line is not None:

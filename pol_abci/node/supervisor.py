@@ -39,6 +39,8 @@ FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
 GRACE_S = 10.0
 """From SIGTERM to SIGKILL."""
+LEAVE_S = 5.0
+"""From a child's end to the SIGKILL of one that should have ended with it."""
 MAX_LOG_BYTES = 32 * 1024 * 1024
 """A log longer than this is set aside as `.1` when its child starts."""
 MAX_LINE_BYTES = 1024 * 1024
@@ -65,13 +67,18 @@ class ChildFailed(PolError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildCommand:
-    """What to start. `on_line` gets each line of its stdout, which else goes to its log."""
+    """What to start. `on_line` gets each line of its stdout, which else goes to its log.
+
+    `ends_with` names a child that this one does not outlive: it ends by itself when that one has
+    ended, and is killed when it hangs in doing so, to be started again.
+    """
 
     name: str
     arguments: tuple[str, ...]
     on_line: Callable[[str], None] | None = None
     niceness: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    ends_with: str | None = None
 
 
 @dataclass(slots=True)
@@ -104,10 +111,17 @@ class Supervisor:
     """
 
     def __init__(
-        self, home: Path, children: Sequence[ChildCommand], *, grace_s: float = GRACE_S
+        self,
+        home: Path,
+        children: Sequence[ChildCommand],
+        *,
+        grace_s: float = GRACE_S,
+        leave_s: float = LEAVE_S,
     ) -> None:
         self._home = home
         self._grace_s = grace_s
+        self._leave_s = leave_s
+        self._leaving: set[asyncio.Task[None]] = set()
         self._resources = contextlib.ExitStack()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._guard: asyncio.subprocess.Process | None = None
@@ -160,6 +174,7 @@ class Supervisor:
             code = await self._watch(child, child.process)
             if child.is_stopping:
                 return
+            self._expect_to_leave(child.command.name)
             if time.monotonic() - child.started_s >= SETTLED_S:
                 child.failures = 0
             child.failures += 1
@@ -170,6 +185,21 @@ class Supervisor:
             await asyncio.sleep(min(FIRST_PAUSE_S * 2 ** (child.failures - 1), LONGEST_PAUSE_S))
             child.restarts += 1
             await self._start(child)
+
+    def _expect_to_leave(self, ended: str) -> None:
+        """Give the children that end with one that has ended their time to do so."""
+        for child in self.children.values():
+            if child.command.ends_with == ended and child.process is not None:
+                task = asyncio.create_task(self._await_leave(child.process))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+
+    async def _await_leave(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(self._leave_s):
+                await process.wait()
+        except TimeoutError:
+            signal_group(process.pid, signal.SIGKILL)
 
     async def _watch(self, child: Child, process: asyncio.subprocess.Process) -> int:
         """Hand on a process's lines until it exits; return its exit code."""
@@ -219,6 +249,8 @@ class Supervisor:
 
     async def _stop(self) -> None:
         """Stop all children, the last started first, then the guard."""
+        for task in self._leaving:
+            task.cancel()
         for child in reversed(self.children.values()):
             await self._stop_child(child)
         if self._guard is not None:

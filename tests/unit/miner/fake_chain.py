@@ -12,6 +12,7 @@ import json
 import struct
 import time
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -22,7 +23,6 @@ from pol_abci.client.keys import AccountKey
 from pol_abci.client.rpc import RpcClient
 from pol_abci.client.transactions import build_proof
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.walk import Head, Task, Walk, load_task, verify_claim
 from pol_abci.miner.ticket import MiningHead, compute_ticket_time_ms
 from pol_abci.rules import errors, keys
@@ -40,22 +40,12 @@ from pol_abci.rules.merkle import (
     encode_value,
 )
 from pol_abci.rules.merkle_proofs import prove_state_entry, prove_weights_chunk
-from pol_abci.rules.params import (
-    SCORE_UNIT,
-    Amount,
-    ArithmeticParams,
-    Augmentation,
-    DifficultyParams,
-    LedgerParams,
-    Params,
-    ShareParams,
-    TaskParams,
-    WalkParams,
-)
+from pol_abci.rules.params import SCORE_UNIT, Amount, Params, ShareParams
 from pol_abci.rules.proof import TrueWalk, WalkClaim, WalkVerdict
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import DictState, Overlay
 from pol_abci.rules.transition import process_block
+from tests.unit.learning.digits_task import make_digits_params
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,36 +59,14 @@ TARGET_MS = 400
 
 
 def make_params() -> Params:
-    train, test = load_dataset("digits")
-    return Params(
-        scheme="walk",
-        task=TaskParams(
-            architecture="cnn",
-            channels=(2, 4, 4),
-            dataset="digits",
-            train_digest=compute_digest(train),
-            test_digest=compute_digest(test),
-            augmentation=Augmentation(shift=1, flip=False, cutout=0),
-            batch_size=4,
-            learning_rate="0.0625",
-        ),
-        arithmetic=ArithmeticParams(version=1, forward_bits=16, backward_bits=8),
-        walk=WalkParams(
-            min_steps=2, max_steps=4, progress="guard", evaluation_samples=32, stamp_bits=4
-        ),
-        difficulty=DifficultyParams(
-            first=4 * SCORE_UNIT,
-            target_interval_ms=TARGET_MS,
-            tau_intervals=4,
-            slope=5 * SCORE_UNIT // 2,
-            max_fall=SCORE_UNIT,
-        ),
-        ledger=LedgerParams(
-            reward=Amount(50_000_000),
-            halving_generations=1_000,
-            min_fee=Amount(1_000),
-            maturity_generations=2,
-        ),
+    """The digits preset with a smaller model, shorter walks and a quicker chain."""
+    params = make_digits_params()
+    return replace(
+        params,
+        task=replace(params.task, channels=(2, 4, 4), batch_size=4),
+        walk=replace(params.walk, max_steps=4, evaluation_samples=32, stamp_bits=4),
+        difficulty=replace(params.difficulty, first=4 * SCORE_UNIT, target_interval_ms=TARGET_MS),
+        ledger=replace(params.ledger, halving_generations=1_000, maturity_generations=2),
         shares=ShareParams(slots=4, max_validators=4, liveness_window=4),
     )
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -236,3 +237,27 @@ def test_a_port_in_use_is_named_with_its_flag() -> None:
         with pytest.raises(PortInUse, match=rf"127\.0\.0\.1:{port} .*--rpc-port"):
             check_port(f"tcp://127.0.0.1:{port}", "--rpc-port")
     check_port(f"tcp://127.0.0.1:{port}", "--rpc-port")
+
+
+async def test_a_child_that_hangs_when_it_should_end_with_another_is_started_again(
+    tmp_path: Path,
+) -> None:
+    app = python_child("app", SLEEP)
+    stubborn = """
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    """
+    node = replace(python_child("cometbft", stubborn), ends_with="app")
+    apart = python_child("miner", SLEEP)
+    async with Supervisor(tmp_path, [app, node, apart], grace_s=0.2, leave_s=0.2) as supervisor:
+        first = {name: child.pid for name, child in supervisor.children.items()}
+        assert first["app"] is not None
+        os.kill(first["app"], signal.SIGKILL)
+        await wait_until(
+            lambda: all(
+                supervisor.children[name].pid not in {None, first[name]}
+                for name in ("app", "cometbft")
+            )
+        )
+        assert supervisor.children["miner"].pid == first["miner"]
