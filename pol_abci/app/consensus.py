@@ -52,7 +52,6 @@ class _Decided:
     """A finalized block that waits for Commit."""
 
     height: int
-    time_ms: int
     pending: Pending
     accepted: GenerationRecord | None
     weights: bytes | None
@@ -207,7 +206,7 @@ class Consensus:
             changes = self._genesis.changes | changes
             written = weights or self._genesis.weights
         pending = replica.store.prepare(changes, written)
-        self._decided = _Decided(request.height, block.time_ms, pending, outcome.accepted, weights)
+        self._decided = _Decided(request.height, pending, outcome.accepted, weights)
         return abci.ResponseFinalizeBlock(
             tx_results=[_encode_result(result.error, result.events) for result in outcome.txs],
             events=[_encode_event(event) for event in outcome.events],

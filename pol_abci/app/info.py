@@ -21,6 +21,7 @@ from pol_abci import __version__
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.crypto import proof_pb2
 from pol_abci.app.standstill import explain_standstill
+from pol_abci.client.chain import HISTORY_LIMIT, HISTORY_PATH, STATUS_PATH
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.difficulty import compute_difficulty
 from pol_abci.rules.errors import PolError
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 INDEX_BYTES = 8
 LENGTH = struct.Struct(">I")
-HISTORY_LIMIT = 200
-"""Generations in one answer."""
 QUERY_CODESPACE = "pol-query"
 
 
@@ -73,8 +72,8 @@ class Info:
         self._paths: dict[str, Callable[[abci.RequestQuery], abci.ResponseQuery]] = {
             "/store/state/key": self._query_state,
             "/store/weights/key": self._query_chunk,
-            "/history": self._query_history,
-            "/status": self._query_status,
+            HISTORY_PATH: self._query_history,
+            STATUS_PATH: self._query_status,
         }
 
     def info(self) -> abci.ResponseInfo:

@@ -13,8 +13,7 @@ import structlog
 from pol_abci.app.tickets import Ticket, Tickets
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, GenerationRecord, ValidatorSet
-from pol_abci.rules.difficulty import compute_good_time_ms
-from pol_abci.rules.progress import compute_progress_delay_ms
+from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import Overlay
 from pol_abci.rules.transition import ChainContext, get_head
@@ -168,14 +167,10 @@ class Replica:
         head, params = self.get_head(), self.chain.params
         if claim.generation != head.generation:
             return
-        delay_ms = compute_progress_delay_ms(params.walk, params.difficulty, verdict)
-        if delay_ms is None:
+        good_time_ms = compute_ticket_time_ms(params, head, verdict)
+        if good_time_ms is None:
             log.info("a true walk makes too little progress", miner=claim.address.hex())
             return
-        difficulty_ms = compute_good_time_ms(
-            params.difficulty, head.difficulty, head.time_ms, verdict.score
-        )
-        good_time_ms = max(difficulty_ms, head.time_ms + delay_ms)
         if self.tickets.keep(Ticket(raw, claim, verdict, good_time_ms)):
             self.on_change()
 

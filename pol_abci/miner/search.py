@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from pol_abci.learning.arithmetic import InvalidStep
 from pol_abci.learning.evaluate import count_correct, draw_evaluation_sample
 from pol_abci.learning.walk import Walk
-from pol_abci.miner.ticket import Ticket, compute_ticket_time_ms
+from pol_abci.miner.ticket import Ticket
 from pol_abci.rules.difficulty import compute_good_time_ms
+from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.proof import TrueWalk, WalkClaim
 
 if TYPE_CHECKING:

@@ -6,15 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.rules.difficulty import compute_good_time_ms
-from pol_abci.rules.progress import compute_progress_delay_ms
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pol_abci.learning.walk import Head
-    from pol_abci.rules.params import Params
-    from pol_abci.rules.proof import TrueWalk, WalkClaim
+    from pol_abci.rules.proof import WalkClaim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +49,6 @@ class Ticket:
             other.good_time_ms,
             -other.score,
         )
-
-
-def compute_ticket_time_ms(params: Params, head: MiningHead, verdict: TrueWalk) -> int | None:
-    """First block time at which a ticket wins: difficulty and progress both allow it.
-
-    None when no time makes up for the images that it classifies less; protocol sections 6 and 8.
-    """
-    delay_ms = compute_progress_delay_ms(params.walk, params.difficulty, verdict)
-    if delay_ms is None:
-        return None
-    score_time_ms = compute_good_time_ms(
-        params.difficulty, head.difficulty, head.time_ms, verdict.score
-    )
-    return max(score_time_ms, head.time_ms + delay_ms)
 
 
 class ChainClock:

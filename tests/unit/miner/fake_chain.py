@@ -24,7 +24,7 @@ from pol_abci.client.rpc import RpcClient
 from pol_abci.client.transactions import build_proof
 from pol_abci.learning import weights as canonical
 from pol_abci.learning.walk import Head, Task, Walk, load_task, verify_claim
-from pol_abci.miner.ticket import MiningHead, compute_ticket_time_ms
+from pol_abci.miner.ticket import MiningHead
 from pol_abci.rules import errors, keys
 from pol_abci.rules.block import BlockContext, ChainContext, TxOutcome
 from pol_abci.rules.codec import GenerationRecord, ProofMessage, SignedTx
@@ -41,6 +41,7 @@ from pol_abci.rules.merkle import (
 )
 from pol_abci.rules.merkle_proofs import prove_state_entry, prove_weights_chunk
 from pol_abci.rules.params import SCORE_UNIT, Amount, Params, ShareParams
+from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.proof import TrueWalk, WalkClaim, WalkVerdict
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import DictState, Overlay

@@ -8,7 +8,8 @@ import pytest
 
 from pol_abci.learning.walk import verify_claim
 from pol_abci.miner.search import Search
-from pol_abci.miner.ticket import ChainClock, Ticket, compute_ticket_time_ms
+from pol_abci.miner.ticket import ChainClock, Ticket
+from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.proof import TrueWalk
 from tests.unit.miner.fake_chain import MINER, PARAMS, FakeChain, make_task
 

@@ -11,11 +11,12 @@ import pytest
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.rpc import RpcClient
 from pol_abci.miner.submit import Outbox, Reception, Submitter, WalksDisagree
-from pol_abci.miner.ticket import ChainClock, MiningHead, Ticket, compute_ticket_time_ms
+from pol_abci.miner.ticket import ChainClock, MiningHead, Ticket
 from pol_abci.rules import errors
 from pol_abci.rules.codec import ProofMessage, encode_unstamped_body
 from pol_abci.rules.genesis import parse_params
 from pol_abci.rules.params import SCORE_UNIT
+from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.proof import TrueWalk, WalkClaim
 from pol_abci.rules.seed import is_stamped
 from pol_abci.rules.signing import authenticate
