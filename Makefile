@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto constraints vectors clean cometbft
+.PHONY: help run test lint format proto constraints vectors bench clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -60,6 +60,9 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 	  $(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url \
 	    --python-version 3.11 --extra dev pyproject.toml; } > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt
+
+bench: $(DEV_STAMP) cometbft ## measure, and write the table of docs/performance.md anew
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py $(NAMES)
 
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

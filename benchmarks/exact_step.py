@@ -1,16 +1,12 @@
 """Time of an exact training step against torch's own, in one run on one thread.
 
-    python benchmarks/exact_step.py [--rounds 15]
-
 Both train the digits preset's model on the same batches of 16; torch's side is float32 with
 autograd and plain SGD. Rounds alternate and medians are compared, so that load on the machine
-weighs on both alike. Prints one line of JSON; trust the ratio, not the milliseconds.
+weighs on both alike.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from typing import TYPE_CHECKING
@@ -18,18 +14,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from benchmarks.figures import Figure, main
 from pol_abci.learning.datasets import load_dataset
 from pol_abci.learning.models import BoundModel, Model, build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.params import Address, ArithmeticParams, Augmentation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BATCH_SIZE = 16
 RATE = 2.0**-4
 CHANNELS = (8, 16, 32)
 STEPS_A_ROUND = 100
+ROUNDS = 15
+"""Passes of each, alternating."""
 
 
 def build_native() -> nn.Module:
@@ -78,11 +77,8 @@ def measure_ms(
     return (time.perf_counter() - start) * 1e3 / len(batches)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="passes of each, alternating")
-    rounds = parser.parse_args().rounds
+def measure() -> Iterator[Figure]:
+    """Alternate both, and compare medians."""
     torch.set_num_threads(1)
     train, _ = load_dataset("digits")
     none = Augmentation(shift=0, flip=False, cutout=0)
@@ -99,23 +95,17 @@ def main() -> None:
     measure_ms(exact, exact_batches)
     measure_ms(native, native_batches)
     exact_ms, native_ms = [], []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         exact_ms.append(measure_ms(exact, exact_batches))
         native_ms.append(measure_ms(native, native_batches))
-    print(
-        json.dumps(
-            {
-                "model": "digits CNN 8-16-32, batch 16, 16/8 bits, 1 thread",
-                "torch": torch.__version__,
-                "exact_ms": round(statistics.median(exact_ms), 3),
-                "native_ms": round(statistics.median(native_ms), 3),
-                "exact_to_native": round(
-                    statistics.median(e / n for e, n in zip(exact_ms, native_ms, strict=True)), 2
-                ),
-            }
-        )
+    yield Figure(
+        name="digits step, batch 16, 16/8 bits, 1 thread",
+        value=f"{statistics.median(exact_ms):.2f} ms exact",
+        beside=f"{statistics.median(native_ms):.2f} ms native float32 torch {torch.__version__}",
+        ratio=statistics.median(e / n for e, n in zip(exact_ms, native_ms, strict=True)),
+        goal="below 1",
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)
