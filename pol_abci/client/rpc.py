@@ -192,7 +192,7 @@ class RpcClient:
 
     async def status(self) -> NodeStatus:
         """Where the node stands."""
-        reading = await self._call("status")
+        reading = await self.call("status")
         sync = reading.at("sync_info")
         return NodeStatus(
             chain_id=reading.at("node_info").text("network"),
@@ -206,12 +206,12 @@ class RpcClient:
         """Fetch the genesis document, by chunks, since `/genesis` refuses a large one."""
         content = b""
         for number in itertools.count():
-            reading = await self._call("genesis_chunked", chunk=str(number))
+            reading = await self.call("genesis_chunked", chunk=str(number))
             content += reading.base64("data")
             if number + 1 >= reading.integer("total"):
                 break
         try:
-            document = _Reading(self.url, "genesis", json.loads(content))
+            document = Reading(self.url, "genesis", json.loads(content))
         except ValueError as error:
             raise UnexpectedAnswer(f"{self.url} sent a genesis that is not JSON") from error
         return NodeGenesis(
@@ -222,7 +222,7 @@ class RpcClient:
 
     async def block(self, height: int) -> Block:
         """Fetch the block of a height."""
-        reading = await self._call("block", height=str(height))
+        reading = await self.call("block", height=str(height))
         block = reading.at("block")
         return Block(
             header=block.header("header"),
@@ -232,7 +232,7 @@ class RpcClient:
 
     async def block_results(self, height: int) -> BlockResults:
         """Fetch what the application answered to the block of a height."""
-        reading = await self._call("block_results", height=str(height))
+        reading = await self.call("block_results", height=str(height))
         return BlockResults(
             height=reading.integer("height"),
             txs=tuple(
@@ -244,12 +244,12 @@ class RpcClient:
 
     async def commit(self, height: int) -> BlockHeader:
         """Fetch the header of a height, the one that its commit signs."""
-        reading = await self._call("commit", height=str(height))
+        reading = await self.call("commit", height=str(height))
         return reading.at("signed_header").header("header")
 
     async def abci_info(self) -> AbciInfo:
         """Fetch the application's own height and app hash."""
-        response = (await self._call("abci_info")).at("response")
+        response = (await self.call("abci_info")).at("response")
         return AbciInfo(
             version=response.text("version", ""),
             app_version=response.integer("app_version", 0),
@@ -261,7 +261,7 @@ class RpcClient:
         self, path: str, data: bytes, *, height: int = 0, prove: bool = False
     ) -> QueryAnswer:
         """Ask the application; height 0 is its newest. The answer is not verified here."""
-        reading = await self._call(
+        reading = await self.call(
             "abci_query", path=path, data=data.hex(), height=str(height), prove=prove
         )
         response = reading.at("response")
@@ -286,12 +286,13 @@ class RpcClient:
         TxInCache
             The node has these very bytes already, in its mempool or from before.
         """
-        reading = await self._call("broadcast_tx_sync", tx=base64.b64encode(raw).decode())
+        reading = await self.call("broadcast_tx_sync", tx=base64.b64encode(raw).decode())
         return Broadcast(
             code=reading.integer("code"), log=reading.text("log", ""), hash=reading.hex("hash")
         )
 
-    async def _call(self, method: str, **params: Any) -> _Reading:
+    async def call(self, method: str, **params: Any) -> Reading:
+        """Call a method and read its result, an object."""
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         try:
             response = await self._http.post(self.url, json=request)
@@ -310,7 +311,7 @@ class RpcClient:
                 f"{self.url} answered {method} with HTTP {response.status_code} and no JSON; "
                 f"is that CometBFT's RPC port?"
             ) from error
-        return _Reading(self.url, method, unwrap(self.url, method, answer))
+        return Reading(self.url, method, unwrap(self.url, method, answer))
 
 
 def parse_node_url(url: str) -> str:
@@ -352,7 +353,7 @@ def unwrap(url: str, method: str, answer: Any) -> Any:
 
 def parse_header(url: str, header: Any) -> BlockHeader:
     """Read a header as CometBFT writes it to JSON."""
-    reading = _Reading(url, "header", header)
+    reading = Reading(url, "header", header)
     return BlockHeader(
         chain_id=reading.text("chain_id"),
         height=reading.integer("height"),
@@ -370,18 +371,29 @@ def parse_time_ms(text: str) -> int:
     ValueError
         When it is not such a time.
     """
+    return parse_time_ns(text) // 10**6
+
+
+def parse_time_ns(text: str) -> int:
+    """Return RFC 3339 text in UTC as nanoseconds since 1970.
+
+    Raises
+    ------
+    ValueError
+        When it is not such a time.
+    """
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a time")
     moment, fraction = match.groups(default="")
     seconds = calendar.timegm(datetime.fromisoformat(moment).timetuple())
-    return (seconds * 10**9 + int(fraction.ljust(9, "0"))) // 10**6
+    return seconds * 10**9 + int(fraction.ljust(9, "0"))
 
 
 _MISSING = object()
 
 
-class _Reading:
+class Reading:
     """A JSON object of an answer, read strictly: what does not fit is an `UnexpectedAnswer`."""
 
     def __init__(self, url: str, what: str, content: Any) -> None:
@@ -403,22 +415,26 @@ class _Reading:
             return default
         return value
 
-    def at(self, name: str) -> _Reading:
-        return _Reading(self._url, f"{self._what}.{name}", self.value(name))
+    def at(self, name: str) -> Reading:
+        """An object in a field."""
+        return Reading(self._url, f"{self._what}.{name}", self.value(name))
 
-    def items(self, name: str) -> tuple[_Reading, ...]:
+    def items(self, name: str) -> tuple[Reading, ...]:
+        """A list of objects, empty when it is absent."""
         value = self.value(name, [])
         if not isinstance(value, list):
             raise self._unexpected(f"has {name} that is no list")
-        return tuple(_Reading(self._url, f"{self._what}.{name}", item) for item in value)
+        return tuple(Reading(self._url, f"{self._what}.{name}", item) for item in value)
 
     def text(self, name: str, default: Any = _MISSING) -> str:
+        """A text."""
         value = self.value(name, default)
         if not isinstance(value, str):
             raise self._unexpected(f"has {name} that is no text")
         return value
 
     def boolean(self, name: str) -> bool:
+        """True or false."""
         value = self.value(name)
         if not isinstance(value, bool):
             raise self._unexpected(f"has {name} that is neither true nor false")
@@ -434,12 +450,18 @@ class _Reading:
         raise self._unexpected(f"has {name} that is no integer")
 
     def time_ms(self, name: str) -> int:
+        """A time in whole milliseconds since 1970, by floor."""
+        return self.time_ns(name) // 10**6
+
+    def time_ns(self, name: str) -> int:
+        """A time in nanoseconds since 1970."""
         try:
-            return parse_time_ms(self.text(name))
+            return parse_time_ns(self.text(name))
         except ValueError as error:
             raise self._unexpected(f"has {name} that is no time") from error
 
     def hex(self, name: str) -> bytes:
+        """Bytes written in hexadecimal."""
         try:
             return bytes.fromhex(self.text(name))
         except ValueError as error:
@@ -450,6 +472,7 @@ class _Reading:
         return self._decode(name, self.text(name, ""))
 
     def base64_list(self, name: str) -> list[bytes]:
+        """A list of bytes, empty when it is absent."""
         value = self.value(name, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self._unexpected(f"has {name} that is no list of texts")
@@ -462,9 +485,11 @@ class _Reading:
             raise self._unexpected(f"has {name} that is not base64") from error
 
     def header(self, name: str) -> BlockHeader:
+        """A header."""
         return parse_header(self._url, self.value(name))
 
     def events(self, name: str = "events") -> tuple[TxEvent, ...]:
+        """Events of the application."""
         return tuple(
             TxEvent(
                 item.text("type"),
