@@ -116,7 +116,7 @@ async def serve(
     try:
         if on_listening is not None:
             on_listening(listening_on)
-        log.info("abci_listening", address=listening_on)
+        log.info("listening for CometBFT", address=listening_on)
         await fault
     finally:
         remove_socket_file(listener)  # before it closes: afterwards it may be a successor's
@@ -156,10 +156,10 @@ class Connection:
         try:
             await self._answer_all()
         except (FramingError, UnknownRequest) as fault:
-            log.warning("abci_connection_refused", reason=str(fault))
+            log.warning("a connection is refused", reason=str(fault))
             await self._end_with_exception(str(fault))
         except ConnectionLost as fault:
-            log.info("abci_connection_lost", reason=str(fault))
+            log.info("a connection is lost", reason=str(fault))
         except asyncio.CancelledError:
             self._writer.transport.abort()  # unsent replies would keep a closing one open
             raise

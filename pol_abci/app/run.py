@@ -80,7 +80,6 @@ async def run_app(settings: AppSettings) -> None:
 
         async def serve_when_ready() -> None:
             await started.wait()
-            log.info("serving", listen=settings.listen, height=store.height)
             await serve(PolApplication(replica), settings.listen)
 
         await run_until_first_ends(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, json_option
-from pol_abci.cli.logs import configure_logs
+from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.miner_view import MinerNarrator, draw_miner, encode_status
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.words import format_duration
@@ -54,9 +54,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of torch; small models are quickest with one.",
 )
+@log_level_option
+@log_format_option
 @json_option
 def mine(
-    *, node: str, key: Path, data: Path | None, device: str, threads: int, as_json: bool
+    *,
+    node: str,
+    key: Path,
+    data: Path | None,
+    device: str,
+    threads: int,
+    log_level: str,
+    log_format: str | None,
+    as_json: bool,
 ) -> None:
     """Search for proofs and send them to a node.
 
@@ -64,7 +74,7 @@ def mine(
     chain by redoing each winning walk. It waits for a node that is away. With --json it prints a
     line of JSON twice a second.
     """
-    configure_logs("info")
+    configure_logs(log_level, log_format)
     account, url = AccountKey.load(key), parse_node_url(node)
     from pol_abci.miner.miner import (  # noqa: PLC0415 (torch takes seconds to load)
         MinerSettings,

@@ -10,7 +10,7 @@ import uvloop
 
 from pol_abci.app.run import AppSettings, run_app
 from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option
-from pol_abci.cli.logs import LEVELS, configure_logs
+from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.node.home import load_home, read_genesis_document
 
@@ -20,21 +20,16 @@ if TYPE_CHECKING:
 
 @click.command(epilog=EXIT_CODES_STOPPABLE)
 @home_option
-@click.option(
-    "--log-level",
-    type=click.Choice(list(LEVELS)),
-    default="info",
-    show_default=True,
-    help="What is worth a line on stderr.",
-)
-def start(*, home: Path, log_level: str) -> None:
+@log_level_option
+@log_format_option
+def start(*, home: Path, log_level: str, log_format: str | None) -> None:
     """Run the app beside a CometBFT that you run yourself.
 
     Start it before or after `cometbft node --home HOME/cometbft`, whose working directory must be
     HOME: the socket between them is named relative to it. A CometBFT that loses its app exits;
     one that comes up first waits for it.
     """
-    configure_logs(log_level)
+    configure_logs(log_level, log_format)
     here = load_home(home)
     # A unix socket's name has room for about 100 bytes, so that it must be a relative one.
     os.chdir(here.path)

@@ -20,6 +20,7 @@ from pol_abci.cli.init import (
     preset_option,
     rpc_port_option,
 )
+from pol_abci.cli.logs import log_format_option, log_level_option
 from pol_abci.cli.observer import Observer
 from pol_abci.cli.plain import Narrator
 from pol_abci.cli.plot import FIGURE_NAME, load_history, write_figure
@@ -55,6 +56,8 @@ RPC_TIMEOUT_S = 3.0
 @chain_id_option
 @rpc_port_option
 @p2p_port_option
+@log_level_option
+@log_format_option
 @click.pass_context
 def up(
     ctx: click.Context,
@@ -66,6 +69,8 @@ def up(
     chain_id: str | None,
     rpc_port: int,
     p2p_port: int,
+    log_level: str,
+    log_format: str | None,
 ) -> None:
     """Run CometBFT, the app and a miner together, and watch them.
 
@@ -81,9 +86,16 @@ def up(
     if is_mining:
         AccountKey.load(here.account_file)  # before anything runs: the miner could not use it
     here.check_free()
-    received = run_until_stopped(
-        _run(here, cometbft, str(home), generations=generations, is_mining=is_mining), asyncio.run
+    log_options = ("--log-level", log_level, "--log-format", log_format or "plain")
+    work = _run(
+        here,
+        cometbft,
+        str(home),
+        generations=generations,
+        is_mining=is_mining,
+        log_options=log_options,
     )
+    received = run_until_stopped(work, asyncio.run)
     click.echo(f"Stopped cleanly. The chain is in {here.path}")
     click.echo("To go on from here, run the same command again.")
     with suppress(EmptyChain):  # stopped before the first generation
@@ -103,7 +115,13 @@ def _refuse_settings_of_new_homes(ctx: click.Context) -> None:
 
 
 async def _run(
-    here: Home, cometbft: Path, label: str, *, generations: int | None, is_mining: bool
+    here: Home,
+    cometbft: Path,
+    label: str,
+    *,
+    generations: int | None,
+    is_mining: bool,
+    log_options: tuple[str, ...],
 ) -> None:
     """Run the node until it has made its generations or is cancelled."""
     console = Console()
@@ -113,7 +131,12 @@ async def _run(
         if observer is not None:
             observer.hear_miner(line)
 
-    children = compose_children(here, cometbft, on_miner_line=hear_miner if is_mining else None)
+    children = compose_children(
+        here,
+        cometbft,
+        on_miner_line=hear_miner if is_mining else None,
+        log_options=log_options,
+    )
     async with AsyncExitStack() as stack:
         show = _open_screen(stack, console) if console.is_terminal else _narrate()
         rpc = await stack.enter_async_context(

@@ -19,17 +19,22 @@ MINER_NICENESS = 10
 
 
 def compose_children(
-    home: Home, cometbft: Path, *, on_miner_line: Callable[[str], None] | None
+    home: Home,
+    cometbft: Path,
+    *,
+    on_miner_line: Callable[[str], None] | None,
+    log_options: tuple[str, ...] = (),
 ) -> tuple[ChildCommand, ...]:
     """Return the children of a home in the order in which they start; they stop in reverse.
 
     The app comes first: CometBFT, when it finds none, waits for seconds. `on_miner_line` gets the
-    miner's JSON lines; None is for a node without a miner. Paths are relative to the home, which
-    is the children's working directory, since a unix socket's path has room for 100 bytes only.
+    miner's JSON lines; None is for a node without a miner. `log_options` go to app and miner.
+    Paths are relative to the home, which is the children's working directory, since a unix
+    socket's path has room for 100 bytes only.
     """
     program = (sys.executable, "-m", "pol_abci.cli")
     children = [
-        ChildCommand(name="app", arguments=(*program, "start", "--home", ".")),
+        ChildCommand(name="app", arguments=(*program, "start", "--home", ".", *log_options)),
         ChildCommand(
             name="cometbft",
             arguments=(
@@ -55,6 +60,7 @@ def compose_children(
                     "--key",
                     str(key),
                     "--json",
+                    *log_options,
                 ),
                 on_line=on_miner_line,
                 niceness=MINER_NICENESS,
