@@ -36,7 +36,8 @@ GENERATIONS = int(os.environ.get("BENCH_GENERATIONS", "300"))
 SETTLED = 30
 """Generations after which the difficulty, first set by an idle machine's speed, has followed."""
 POLL_S = 0.02
-RPC_URL = "http://127.0.0.1:26657"
+RPC_PORT, P2P_PORT = 29657, 29656
+"""Not CometBFT's own choice: a node of the user's may run there."""
 UP = (sys.executable, "-m", "pol_abci.cli", "up")
 VERIFIER, MINER = "verifier_process", "pol_abci.cli mine"
 """What tells their command lines from the other processes' of a node."""
@@ -67,7 +68,7 @@ async def observe(up: subprocess.Popen[bytes]) -> Observation:
     """Look at the node until `up` ends."""
     observation = Observation()
     parent = psutil.Process(up.pid)
-    async with RpcClient(RPC_URL, timeout_s=2.0) as rpc:
+    async with RpcClient(f"http://127.0.0.1:{RPC_PORT}", timeout_s=2.0) as rpc:
         while up.poll() is None:
             await asyncio.sleep(POLL_S)
             try:
@@ -99,7 +100,11 @@ def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "chain"
         up = subprocess.Popen(  # noqa: S603 - this package's own command
-            [*UP, "--home", str(home), "--generations", str(GENERATIONS)],
+            [
+                *UP,
+                *("--home", str(home), "--generations", str(GENERATIONS)),
+                *("--rpc-port", str(RPC_PORT), "--p2p-port", str(P2P_PORT)),
+            ],
             stdout=sys.stderr,
         )
         try:
