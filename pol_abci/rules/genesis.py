@@ -129,6 +129,7 @@ def params_to_json(params: Params) -> dict[str, Any]:
     task["test_digest"] = params.task.test_digest.hex()
     ledger["reward"] = str(params.ledger.reward)
     ledger["min_fee"] = str(params.ledger.min_fee)
+    ledger["account_burn"] = str(params.ledger.account_burn)
     return {"protocol_version": PROTOCOL_VERSION, **values}
 
 
@@ -274,6 +275,7 @@ def _take_ledger(section: Section) -> LedgerParams:
         reward=Amount(section.take_amount("reward", MAX_SUPPLY)),
         halving_generations=section.take_integer("halving_generations", 1, _MAX_COUNT),
         min_fee=Amount(section.take_amount("min_fee", MAX_SUPPLY)),
+        account_burn=Amount(section.take_amount("account_burn", MAX_SUPPLY)),
         maturity_generations=section.take_integer(
             "maturity_generations", 1, _MAX_MATURITY_GENERATIONS
         ),

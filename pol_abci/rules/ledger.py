@@ -52,12 +52,16 @@ def get_supply(state: StateReader) -> Supply:
 
 
 def process_charge(
-    state: Overlay, params: LedgerParams, proposer: bytes, tx: SignedTx, *, amount: int = 0
+    state: Overlay,
+    params: LedgerParams,
+    proposer: bytes,
+    tx: SignedTx,
+    transfer: Transfer | None = None,
 ) -> None:
-    """Take a transaction's sequence number and fee from its sender; the fee is the proposer's.
+    """Take what a transaction costs its sender: a sequence number, the fee, a new account's burn.
 
-    `amount` must be there beside the fee, but stays: a sender can't spend a fee before it is paid,
-    even where it comes back to him as the proposer.
+    The fee is the proposer's. A transfer's amount must be there beside the rest, but stays: a
+    sender can't spend a fee before it is paid, even where it comes back to him as the proposer.
 
     Raises
     ------
@@ -68,10 +72,16 @@ def process_charge(
         raise InvalidSequence(f"sequence {tx.sequence}: the next is {sender.sequence + 1}")
     if tx.fee < params.min_fee:
         raise FeeTooLow(f"fee {tx.fee}: give at least {params.min_fee}")
-    if sender.balance < amount + tx.fee:
-        raise InsufficientFunds(f"{amount + tx.fee} needed, {sender.balance} there")
-    charged = replace(sender, balance=sender.balance - tx.fee, sequence=tx.sequence)
+    amount, recipient = (transfer.amount, transfer.recipient) if transfer else (0, tx.address)
+    is_known = all(state.get(keys.account(each)) is not None for each in (tx.address, recipient))
+    burn = 0 if is_known else params.account_burn
+    needed = amount + tx.fee + burn
+    if sender.balance < needed:
+        reason = f" ({burn} of it burned, for a new account)" if burn else ""
+        raise InsufficientFunds(f"{needed} needed{reason}, {sender.balance} there")
+    charged = replace(sender, balance=sender.balance - tx.fee - burn, sequence=tx.sequence)
     set_account(state, tx.address, charged)
+    _burn(state, burn)
     owner = get_owner(state, proposer)
     if owner is None:
         _burn(state, tx.fee)
@@ -82,7 +92,7 @@ def process_charge(
 def process_transfer(
     state: Overlay, params: LedgerParams, proposer: bytes, tx: SignedTx, transfer: Transfer
 ) -> tuple[Event, ...]:
-    """Move coins from the sender to the recipient.
+    """Move coins from the sender to the recipient, who need not have an account yet.
 
     Raises
     ------
@@ -91,7 +101,7 @@ def process_transfer(
     amount = transfer.amount
     if not 1 <= amount <= MAX_SUPPLY:
         raise InvalidAmount(f"amount {amount}: give 1 to {MAX_SUPPLY}")
-    process_charge(state, params, proposer, tx, amount=amount)
+    process_charge(state, params, proposer, tx, transfer)
     _pay(state, tx.address, -amount)
     _pay(state, transfer.recipient, amount)
     sender, recipient = tx.address.hex(), transfer.recipient.hex()

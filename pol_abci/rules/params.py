@@ -88,6 +88,7 @@ class LedgerParams:
     reward: Amount
     halving_generations: int
     min_fee: Amount
+    account_burn: Amount  # for an account that a transfer makes
     maturity_generations: int
 
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from tests.abci.digits_driver import DigitsChain
 
 GENESIS = make_genesis(validators=((1, 50), (2, 50)), funded=(3, 4))
+BURN = GENESIS.params.ledger.account_burn
 
 
 def sign(number: int, sequence: int, message: Message, *, fee: int = FEE) -> bytes:
@@ -113,8 +114,10 @@ async def test_transfers_without_funds_with_impossible_amounts_or_low_fees(tmp_p
             (
                 transfer(1, 1, amount=FUNDS),
                 InsufficientFunds,
-                f"{FUNDS + FEE} needed, {FUNDS} there",
+                f"{FUNDS + FEE + BURN} needed ({BURN} of it burned, for a new account)",
             ),
+            (transfer(1, 1, amount=FUNDS - FEE), InsufficientFunds, f"{FUNDS} there"),
+            (transfer(1, 1, recipient=2, amount=FUNDS), InsufficientFunds, f"{FUNDS + FEE} needed"),
             (transfer(1, 1, recipient=1, amount=FUNDS), InsufficientFunds, "needed"),
             (transfer(1, 1, amount=1, fee=FUNDS), InsufficientFunds, "needed"),
             (transfer(1, 1, fee=2**64 - 1), InsufficientFunds, "needed"),
@@ -126,7 +129,7 @@ async def test_transfers_without_funds_with_impossible_amounts_or_low_fees(tmp_p
             (transfer(1, 1, fee=FEE - 1), FeeTooLow, f"fee {FEE - 1}: give at least {FEE}"),
         ):
             await expect_refused(chain, bad, error, sentence, good=good)
-        everything = transfer(1, 1, amount=FUNDS - FEE)
+        everything = transfer(1, 1, amount=FUNDS - FEE - BURN)
         assert (await chain.driver.add_tx(everything)).code == CODE_OK
         # the mempool's state is ahead of the committed one: that account is empty there
         reply = await chain.check(transfer(1, 2, amount=1))

@@ -22,7 +22,7 @@ from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, GenerationRecord
 from pol_abci.rules.merkle import CHUNK_BYTES, compute_weights_root, encode_value
 from pol_abci.rules.merkle_proofs import InvalidProof, ProofOp, verify_chunk, verify_state
-from tests.abci.digits_chain import CHAIN_ID, FUNDS, DigitsNode, make_key
+from tests.abci.digits_chain import CHAIN_ID, FUNDS, DigitsNode, make_key, make_test_params
 from tests.abci.digits_driver import run_chain, transfer
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ async def test_a_state_entry_is_proved_at_the_version_that_a_header_follows(
     key = keys.account(make_key(1).address)
     newest = await query(chain, STATE, key)
     assert (newest.code, newest.height) == (0, 5)
-    assert Account.decode(newest.value).balance == FUNDS - 7
+    burn = make_test_params().ledger.account_burn
+    assert Account.decode(newest.value).balance == FUNDS - 7 - burn
     assert not newest.proof_ops.ops
     proved = await query(chain, STATE, key, prove=True)
     assert (proved.code, proved.height, proved.key) == (0, 4, key)

@@ -78,7 +78,7 @@ def name_nodes(*names: str) -> list[str]:
 def make_ledger() -> list[Case]:
     run = Scenario()
     run.start()
-    run.block("to a new account", make.transfer("carol", 1, "dave", 100))
+    run.block("to a new account burns", make.transfer("carol", 1, "dave", 100))
     run.block("to oneself", make.transfer("carol", 2, "carol", 500))
     run.block("by the proposer", make.transfer("alice", 1, "dave", 7, fee=50), proposer="alice")
     run.block("to the proposer", make.transfer("carol", 3, "alice", 9), proposer="alice")
@@ -104,8 +104,19 @@ def make_ledger() -> list[Case]:
         make.transfer("carol", 5, "erin", 30),
         make.transfer("erin", 1, "carol", 20),
     )
+    run.block(
+        "a new account is paid for once",
+        make.transfer("alice", 2, "frank", 1),
+        make.transfer("alice", 3, "frank", 1),
+    )
+    run.block(
+        "the burn must be there to the unit, where there is one",
+        make.transfer("carol", 6, "grace", 991),
+        make.transfer("carol", 6, "grace", 990),
+        make.transfer("dave", 1, "carol", 98),
+    )
     for generation in range(9):
-        miner = "carol" if generation % 2 else "dave"
+        miner = "carol" if generation % 2 else "heidi"
         run.block(f"reward {generation}", make.proof(miner, generation))
     return run.cases
 

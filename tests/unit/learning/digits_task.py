@@ -50,6 +50,7 @@ def make_digits_params() -> Params:
             reward=Amount(50_000_000),
             halving_generations=210_000,
             min_fee=Amount(1_000),
+            account_burn=Amount(1_000_000),
             maturity_generations=10,
         ),
         shares=ShareParams(slots=100, max_validators=50, liveness_window=20),

@@ -58,6 +58,7 @@ PARAMS = parse_params(
             "reward": "50000000",
             "halving_generations": 210_000,
             "min_fee": "1000",
+            "account_burn": "1000000",
             "maturity_generations": 10,
         },
         "shares": {"slots": 100, "max_validators": 50, "liveness_window": 20},

@@ -95,6 +95,7 @@ def genesis_json() -> Plain:
             "reward": "1001",
             "halving_generations": 3,
             "min_fee": "10",
+            "account_burn": "40",
             "maturity_generations": 2,
         },
         "shares": {"slots": 5, "max_validators": 3, "liveness_window": 5},

@@ -113,11 +113,12 @@ class PlainChain:
         kind, amount = tx["type"], tx.get("amount", 0)
         nobody = {"balance": 0, "sequence": 0, "key": "", "jailed": False, "barred": False}
         sender = self.accounts.get(tx["sender"], nobody)
+        due = tx["fee"] + amount + self.burn_for_accounts(tx)
         faults = [
             (kind == "transfer" and not 1 <= amount < 2**63, 8),
             (tx["sequence"] != sender["sequence"] + 1, 5),
             (tx["fee"] < int(self.params["ledger"]["min_fee"]), 6),
-            (tx["fee"] + amount > sender["balance"], 7),
+            (due > sender["balance"], 7),
             (kind == "register" and (sender["key"] or tx["key"] in self.owners), 40),
             (kind == "register" and not tx["possessed"], 41),
             (kind == "unjail" and sender["barred"], 43),
@@ -125,10 +126,16 @@ class PlainChain:
         ]
         return next((code for wrong, code in faults if wrong), 0)
 
+    def burn_for_accounts(self, tx: Plain) -> int:
+        known = tx["sender"] in self.accounts and tx.get("recipient", tx["sender"]) in self.accounts
+        return 0 if known else int(self.params["ledger"]["account_burn"])
+
     def apply_paying(self, tx: Plain, block: Plain) -> None:
-        sender = self.accounts[tx["sender"]]
+        burn = self.burn_for_accounts(tx)
+        sender = self.account(tx["sender"])
         sender["sequence"] += 1
-        sender["balance"] -= tx["fee"]
+        sender["balance"] -= tx["fee"] + burn
+        self.burned += burn
         proposer = self.owner_of(block["proposer"])
         if proposer is None:
             self.burned += tx["fee"]

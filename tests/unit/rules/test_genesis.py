@@ -82,6 +82,8 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("ledger.reward", str(2**61), "app_state.ledger.reward: balances of 6300 and rewards"),
     ("ledger.halving_generations", 0, "app_state.ledger.halving_generations"),
     ("ledger.min_fee", "-1", "app_state.ledger.min_fee"),
+    ("ledger.account_burn", 40, "app_state.ledger.account_burn: give a string"),
+    ("ledger.account_burn", DELETE, "app_state.ledger.account_burn: missing"),
     ("ledger.maturity_generations", 0, "app_state.ledger.maturity_generations"),
     ("shares.slots", 0, "app_state.shares.slots"),
     ("shares.slots", 3, "app_state.ring: 4 slots given: shares.slots has 3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from pol_abci.rules.ledger import (
     get_account,
     get_supply,
     is_supply_conserved,
+    process_charge,
     process_reward,
     process_reward_burn,
 )
-from pol_abci.rules.params import Address, Amount, LedgerParams
+from pol_abci.rules.params import Address, Amount
 from pol_abci.rules.state import DictState, Overlay
 from pol_abci.rules.transition import process_tx
 from tests.unit.rules import build_chain as make
@@ -41,7 +43,48 @@ def balance(state: Overlay, name: str) -> int:
 def test_transfer_pays_recipient_and_proposer() -> None:
     state = make.first_state()
     pay(state, make.transfer("carol", 1, "dave", 100, fee=11))
-    assert [balance(state, name) for name in ("carol", "dave", "bob")] == [889, 100, 311]
+    assert [balance(state, name) for name in ("carol", "dave", "bob")] == [849, 100, 311]
+
+
+def test_a_recipient_s_first_transfer_burns_and_the_next_does_not() -> None:
+    state = make.first_state()
+    pay(state, make.transfer("carol", 1, "dave", 100))
+    assert (balance(state, "carol"), get_supply(state).burned) == (850, 40)
+    pay(state, make.transfer("carol", 2, "dave", 100))
+    assert (balance(state, "carol"), get_supply(state).burned) == (740, 40)
+
+
+def test_the_burn_must_be_there_to_the_unit() -> None:
+    state = make.first_state()
+    with pytest.raises(InsufficientFunds, match=r"1001 needed \(40 of it burned, for a"):
+        pay(state, make.transfer("carol", 1, "dave", 951))
+    pay(state, make.transfer("carol", 1, "dave", 950))
+    assert (balance(state, "carol"), balance(state, "dave")) == (0, 950)
+
+
+def test_an_empty_account_is_an_account() -> None:
+    state = make.first_state()
+    pay(state, make.transfer("carol", 1, "dave", 950))
+    pay(state, make.transfer("dave", 1, "carol", 940))
+    pay(state, make.transfer("alice", 1, "dave", 1))
+    assert (balance(state, "dave"), get_supply(state).burned) == (1, 40)
+
+
+@pytest.mark.parametrize("burn", [0, 1])
+def test_who_has_no_account_makes_one_only_where_accounts_are_free(burn: int) -> None:
+    state = make.first_state()
+    params = replace(make.genesis().params.ledger, min_fee=Amount(0), account_burn=Amount(burn))
+    stranger = make.build_tx(make.unjail("dave", 1, fee=0))
+    with pytest.raises(InsufficientFunds) if burn else nullcontext():
+        process_charge(state, params, make.consensus_address("bob"), stranger)
+    assert (state.get(keys.account(stranger.address)) is None) == bool(burn)
+
+
+def test_an_account_of_a_matured_reward_burns_nothing() -> None:
+    state, params = make.first_state(), make.genesis().params.ledger
+    for generation in range(3):
+        process_reward(state, params, generation, make.address("dave"))
+    assert (balance(state, "dave"), get_supply(state).burned) == (1001, 0)
 
 
 def test_transfer_to_oneself_costs_the_fee() -> None:
@@ -54,8 +97,8 @@ def test_transfer_to_oneself_costs_the_fee() -> None:
 
 def test_proposer_gets_its_own_fee_back() -> None:
     state = make.first_state()
-    pay(state, make.transfer("bob", 1, "dave", 100, fee=50))
-    assert [balance(state, "bob"), balance(state, "dave")] == [200, 100]
+    pay(state, make.transfer("bob", 1, "carol", 100, fee=50))
+    assert [balance(state, "bob"), balance(state, "carol")] == [200, 1100]
 
 
 def test_proposer_can_be_the_recipient() -> None:
@@ -66,7 +109,7 @@ def test_proposer_can_be_the_recipient() -> None:
 
 def test_fee_is_burned_where_the_proposer_has_no_account() -> None:
     state = make.first_state()
-    pay(state, make.transfer("carol", 1, "dave", 100, fee=50), proposer="nobody")
+    pay(state, make.transfer("carol", 1, "alice", 100, fee=50), proposer="nobody")
     assert get_supply(state).burned == 50
 
 
@@ -94,9 +137,7 @@ def test_reward_halves(generation: int, reward: int) -> None:
 
 
 def test_reward_ends_at_64_halvings() -> None:
-    params = LedgerParams(
-        reward=Amount(2**63 - 1), halving_generations=1, min_fee=Amount(0), maturity_generations=1
-    )
+    params = replace(make.genesis().params.ledger, reward=Amount(2**63 - 1), halving_generations=1)
     assert compute_reward(params, 62) == 1
     assert [compute_reward(params, generation) for generation in (63, 64, 10**9)] == [0, 0, 0]
 

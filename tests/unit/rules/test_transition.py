@@ -220,8 +220,8 @@ def test_mempool_applies_a_sender_s_transactions_in_turn() -> None:
     with pytest.raises(errors.InvalidSequence):
         check(state, make.transfer("carol", 3, "dave", 1))
     with pytest.raises(errors.InsufficientFunds):
-        check(state, make.transfer("carol", 2, "dave", 891))
-    check(state, make.transfer("carol", 2, "dave", 880))
+        check(state, make.transfer("carol", 2, "dave", 841))
+    check(state, make.transfer("carol", 2, "dave", 840))
     assert get_account(state, make.address("carol")).balance == 0
 
 
