@@ -64,6 +64,7 @@ class VerifierStatus:
     """What the verifier does, for people."""
 
     alive: bool = False
+    starts: int = 0
     walked: int = 0
     false: int = 0
     steps: int = 0
@@ -89,7 +90,8 @@ class Verifier:
         self._queue = WalkQueue()
         self._walking: WalkClaim | None = None
         self._accuracy: deque[tuple[int, bytes, Callable[[int, int, int], None]]] = deque()
-        self._wake = asyncio.Event()
+        self._has_walk = asyncio.Event()
+        self._has_accuracy = asyncio.Event()
         self._head: SetHead | None = None
         self._jobs: dict[int, _Outstanding] = {}
         self._next_job = 0
@@ -105,7 +107,7 @@ class Verifier:
         VerifierError
             The process refuses the task: its reason says what to do.
         """
-        await run_until_first_ends(self._keep_alive(started), self._feed())
+        await run_until_first_ends(self._keep_alive(started), self._feed(), self._measure())
 
     async def _keep_alive(self, started: asyncio.Event) -> None:
         failed_starts = 0
@@ -129,6 +131,7 @@ class Verifier:
             stdout=asyncio.subprocess.PIPE,
         )
         self._process = process
+        self.status.starts += 1
         try:
             self._send(self._configure)
             while (message := await self._receive(process)) is not None:
@@ -152,8 +155,9 @@ class Verifier:
                 self._resume()
                 started.set()
             case Done():
-                self.status.steps += message.steps
-                self.status.seconds += message.seconds
+                if message.steps:  # what walks nothing says nothing of the speed
+                    self.status.steps += message.steps
+                    self.status.seconds += message.seconds
                 outstanding = self._jobs.pop(message.job)
                 if not outstanding.future.done():
                     outstanding.future.set_result(message.result)
@@ -193,6 +197,11 @@ class Verifier:
             # A process that has just died is told everything again once it is back.
             with contextlib.suppress(ConnectionError, RuntimeError):
                 self._process.stdin.write(encode_message(message))
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
 
     # -- jobs
 
@@ -271,15 +280,15 @@ class Verifier:
     def measure_accuracy(
         self, generation: int, weights: bytes, then: Callable[[int, int, int], None]
     ) -> None:
-        """When idle, count what `weights` gets right of all of E.
+        """When nothing else is to do, count what `weights` gets right of all of E.
 
-        The result goes to `then(generation, correct, size)`. When too many wait, the oldest are
-        dropped.
+        Walks that come meanwhile go first, at once. The result goes to
+        `then(generation, correct, size)`. When too many wait, the oldest are dropped.
         """
         self._accuracy.append((generation, weights, then))
         while len(self._accuracy) > 1 and len(self._accuracy) * len(weights) > ACCURACY_BYTES:
             self._accuracy.popleft()
-        self._wake.set()
+        self._has_accuracy.set()
 
     # -- the queue
 
@@ -303,29 +312,32 @@ class Verifier:
         """
         if claim != self._walking:
             self._queue.add(claim, raw, standing)
-            self._wake.set()
+            self._has_walk.set()
 
     async def _feed(self) -> None:
-        """Give the process queued walks, one at a time, and accuracies when none waits."""
+        """Give the process queued walks, one at a time."""
         while True:
-            await self._wake.wait()
+            await self._has_walk.wait()
             if (entry := self._queue.pop()) is not None:
                 await self._verify_queued(*entry)
-            elif self._accuracy:
-                await self._measure(*self._accuracy.popleft())
             else:
-                self._wake.clear()
+                self._has_walk.clear()
 
-    async def _measure(
-        self, generation: int, weights: bytes, then: Callable[[int, int, int], None]
-    ) -> None:
-        try:
-            correct = await self._ask(MeasureAccuracy(0, weights))
-        except VerifierError as error:
-            log.warning("an accuracy could not be measured", reason=str(error))
-            return
-        assert isinstance(correct, int)
-        then(generation, correct, self.size_all)
+    async def _measure(self) -> None:
+        """Have the process measure accuracies; it puts them off for anything else."""
+        while True:
+            await self._has_accuracy.wait()
+            if not self._accuracy:
+                self._has_accuracy.clear()
+                continue
+            generation, weights, then = self._accuracy.popleft()
+            try:
+                correct = await self._ask(MeasureAccuracy(0, weights))
+            except VerifierError as error:
+                log.warning("an accuracy could not be measured", reason=str(error))
+                continue
+            assert isinstance(correct, int)
+            then(generation, correct, self.size_all)
 
     async def _verify_queued(self, claim: WalkClaim, raw: bytes) -> None:
         verdict = self.verdicts.get(claim)

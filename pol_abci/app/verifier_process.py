@@ -3,7 +3,8 @@
 The only part of the application that trains, and so the only one that imports torch. It reads
 messages from standard input and answers on standard output; between any two steps it looks
 for new messages, so an urgent walk (a proposal, a block) goes before one that is under way, and
-a new head ends walks from the old one at once. It leaves when its standard input ends.
+a new head ends walks from the old one at once. Accuracies are measured when nothing else is asked.
+It leaves when its standard input ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import torch
 
@@ -96,13 +97,17 @@ class Worker:
         self._channel = channel
         self._head: Head | None = None
         self._kept: OrderedDict[WalkClaim, tuple[WalkVerdict, bytes]] = OrderedDict()
+        self._put_off: deque[MeasureAccuracy] = deque()
         self._steps = 0
         self._walks = 0
 
     def run(self) -> None:
         """Answer messages until the application goes."""
         while True:
-            self._process(self._channel.receive())
+            if self._put_off and not self._channel.has_message():
+                self._process(self._put_off.popleft())
+            else:
+                self._process(self._channel.receive())
 
     def _process(self, message: ToVerifier) -> None:
         if isinstance(message, SetHead):
@@ -174,7 +179,13 @@ class Worker:
         return correct
 
     def _interrupt(self, message: ToVerifier) -> None:
-        """Process a message inside a job that is under way, whose count of steps goes on."""
+        """Process a message inside a job that is under way, whose count of steps goes on.
+
+        An accuracy never gets in between: it waits until there is nothing else to do.
+        """
+        if isinstance(message, MeasureAccuracy):
+            self._put_off.append(message)
+            return
         steps = self._steps
         self._process(message)
         self._steps = steps

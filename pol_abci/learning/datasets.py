@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pol_abci.learning.idx import read_idx
 from pol_abci.rules.errors import GenesisError, PolError
 from pol_abci.rules.seed import hash_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
 _DIGITS_COUNT = 1_797
 _DIGITS_TEST_INTERVAL = 5
+_IDX_PARTS = ("train", "t10k")
+"""How the files of D and of E begin."""
+SYSTEM_FOLDER = Path("/usr/share/datasets")
+"""Where Debian's dataset packages put a folder each."""
 
 
 class DatasetMissing(PolError):
@@ -28,7 +33,7 @@ class DatasetMismatch(PolError):
     """A dataset other than the one that the chain learns."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Images [count, H, W, C] and labels [count], both uint8, in canonical order.
 
@@ -82,7 +87,47 @@ def _load_digits(directory: Path | None) -> tuple[Dataset, Dataset]:
     return train, test
 
 
-_LOADERS: dict[str, Callable[[Path | None], tuple[Dataset, Dataset]]] = {"digits": _load_digits}
+def _load_fashion_mnist(directory: Path | None) -> tuple[Dataset, Dataset]:
+    """28x28 pictures of clothes in four idx files, each with .gz or without."""
+    name = "fashion-mnist"
+    folders = [SYSTEM_FOLDER / name] if directory is None else [directory, directory / name]
+    sets = []
+    for part in _IDX_PARTS:
+        images_file = _find_file(name, folders, f"{part}-images-idx3-ubyte")
+        labels_file = _find_file(name, folders, f"{part}-labels-idx1-ubyte")
+        images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
+        if len(images) != len(labels):
+            raise DatasetMismatch(
+                f"{images_file} has {len(images)} images, {labels_file} {len(labels)} labels: "
+                "they are not of one edition"
+            )
+        sets.append(Dataset(images[..., np.newaxis], labels, classes=10, pixel_divisor=256))
+    train, test = sets
+    return train, test
+
+
+def _find_file(name: str, folders: list[Path], stem: str) -> Path:
+    for folder in folders:
+        for path in (folder / f"{stem}.gz", folder / stem):
+            if path.is_file():
+                return path
+    raise DatasetMissing(
+        f"{name} is not on this machine: there is no {stem}.gz or {stem} in "
+        f"{' or '.join(str(folder) for folder in folders)}; install it (Debian, Ubuntu: apt "
+        f"install dataset-{name}), or name the folder that has its four files with --data-dir, "
+        "for a home that exists as data_dir in its pol.toml"
+    )
+
+
+_LOADERS: dict[str, Callable[[Path | None], tuple[Dataset, Dataset]]] = {
+    "digits": _load_digits,
+    "fashion-mnist": _load_fashion_mnist,
+}
+
+
+def get_dataset_names() -> list[str]:
+    """Every name that `task.dataset` may have, in alphabetical order."""
+    return sorted(_LOADERS)
 
 
 def load_dataset(name: str, directory: Path | None = None) -> tuple[Dataset, Dataset]:
@@ -93,17 +138,20 @@ def load_dataset(name: str, directory: Path | None = None) -> tuple[Dataset, Dat
     name
         As genesis has it.
     directory
-        Where files are, for datasets that do not come with a package. Nothing is downloaded.
+        Where the files are, in it or in a folder of the dataset's name in it; None is where
+        Debian's packages put them. Nothing is downloaded.
 
     Raises
     ------
     GenesisError
         For an unknown name.
-    DatasetMissing, DatasetMismatch
+    DatasetMissing, DatasetMismatch, InvalidIdx
         When the files are not there, or not what they should be.
     """
     if name not in _LOADERS:
-        raise GenesisError(f'no dataset "{name}": this version has {", ".join(sorted(_LOADERS))}')
+        raise GenesisError(
+            f'no dataset "{name}": this version has {", ".join(get_dataset_names())}'
+        )
     return _LOADERS[name](directory)
 
 

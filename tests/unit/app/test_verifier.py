@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from pol_abci.app.verifier import MAX_ATTEMPTS, Verifier, VerifierError
-from pol_abci.app.verifier_messages import Configure
+from pol_abci.app.verifier_messages import (
+    Configure,
+    Done,
+    MeasureAccuracy,
+    SetHead,
+    VerifyWalk,
+)
+from pol_abci.app.verifier_process import Worker
 from pol_abci.app.walk_queue import Standing
 from pol_abci.learning.walk import Head, Walk
 from pol_abci.learning.weights import compute_root, to_bytes
@@ -22,6 +30,8 @@ from tests.abci.digits_chain import CHAIN_ID, load_digits_task, make_key, make_t
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from pol_abci.app.verifier_messages import FromVerifier, ToVerifier
+    from pol_abci.app.verifier_process import Channel
     from pol_abci.rules.params import Params
 
 SEED = bytes(range(32))
@@ -194,6 +204,58 @@ async def test_accuracy_is_measured_when_nothing_waits() -> None:
         generation, correct, size = await measured.get()
     assert (generation, size) == (5, 360)
     assert 0 <= correct <= 360
+
+
+async def test_a_queued_walk_does_not_wait_for_an_accuracy_that_is_asked_for() -> None:
+    claim = make_claim(1, 3)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with run_verifier() as verifier:
+        verifier.on_true_walk = lambda *_: heard.put_nowait("walk")
+        process = verifier._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        weights = to_bytes(load_digits_task().initial_weights)
+        verifier.measure_accuracy(0, weights, lambda *_: heard.put_nowait("accuracy"))
+        await wait_until(lambda: len(verifier._jobs) == 1)
+        verifier.enqueue(claim, b"walk", Standing.UNKNOWN)
+        await wait_until(lambda: len(verifier._jobs) == 2)
+        os.kill(process.pid, signal.SIGCONT)
+        assert {await heard.get(), await heard.get()} == {"walk", "accuracy"}
+
+
+class ScriptedChannel:
+    """All messages are there from the start; the application goes after the last one."""
+
+    def __init__(self, *messages: ToVerifier) -> None:
+        self.messages = deque(messages)
+        self.answers: list[FromVerifier] = []
+
+    def has_message(self) -> bool:
+        return bool(self.messages)
+
+    def receive(self) -> ToVerifier:
+        if not self.messages:
+            raise SystemExit(0)
+        return self.messages.popleft()
+
+    def send(self, message: FromVerifier) -> None:
+        self.answers.append(message)
+
+
+@pytest.mark.parametrize("is_walk_first", [True, False])
+def test_a_walk_goes_before_an_accuracy_whichever_is_under_way(is_walk_first: bool) -> None:
+    task = replace(load_digits_task(), params=make_long_params())
+    weights = to_bytes(task.initial_weights)
+    jobs: list[ToVerifier] = [VerifyWalk(1, make_claim(1, 3)), MeasureAccuracy(2, weights)]
+    channel = ScriptedChannel(
+        SetHead(0, SEED, weights), *(jobs if is_walk_first else reversed(jobs))
+    )
+    with pytest.raises(SystemExit):
+        Worker(task, cast("Channel", channel)).run()
+    done = [answer for answer in channel.answers if isinstance(answer, Done)]
+    assert [answer.job for answer in done] == [1, 2]
+    assert isinstance(done[0].result, TrueWalk)
+    assert isinstance(done[1].result, int)
 
 
 async def test_a_dataset_with_one_byte_changed_stops_the_start_in_words() -> None:
