@@ -77,7 +77,7 @@ class CommandTable(click.Group):
             return super().invoke(ctx)
         except PolError as fault:
             raise Fault(str(fault)) from fault
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # the latter at a question
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -106,6 +106,11 @@ home_option = click.option(
     default=DEFAULT_HOME,
     show_default=True,
     help="The node's folder: configuration, keys, chain data and logs.",
+)
+metrics_option = click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Serve /metrics for Prometheus and /health there; nowhere when left out.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

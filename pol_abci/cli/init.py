@@ -12,7 +12,7 @@ import click
 
 from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, print_json, report
 from pol_abci.cli.words import format_bits
-from pol_abci.client.keys import AccountKey, format_address
+from pol_abci.client.keys import KeyFile, format_address
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.home import P2P_PORT, RPC_PORT
 from pol_abci.node.presets import load_preset
@@ -97,18 +97,27 @@ def init(
         raise click.UsageError(
             "--genesis names a chain that exists: leave out --preset, --chain-id and --difficulty"
         )
+    name = preset or DEFAULT_PRESET
     if genesis is None:
-        made = make_new_chain(
+        load_preset(name)  # a mistyped name is told before CometBFT is built for minutes
+    from pol_abci.node.init import (  # noqa: PLC0415 (torch takes seconds to load)
+        create_home,
+        join_chain,
+    )
+
+    if genesis is None:
+        made = create_home(
             home,
-            preset=preset,
-            chain_id=chain_id,
+            cometbft=find_cometbft(report),
+            preset=name,
+            # A name of its own: two chains of one name would take each other's transactions.
+            chain_id=chain_id or f"{name}-{secrets.token_hex(3)}",
+            report=report,
             rpc_port=rpc_port,
             p2p_port=p2p_port,
             difficulty_bits=difficulty_bits,
         )
     else:
-        from pol_abci.node.init import join_chain  # noqa: PLC0415 (torch takes seconds to load)
-
         made = join_chain(
             home,
             cometbft=find_cometbft(report),
@@ -121,35 +130,8 @@ def init(
     _print_home(made, home, as_json)
 
 
-def make_new_chain(
-    home: Path,
-    *,
-    preset: str | None,
-    chain_id: str | None,
-    rpc_port: int,
-    p2p_port: int,
-    difficulty_bits: float | None = None,
-) -> Home:
-    """Make a new chain's home; what is None is chosen here."""
-    name = preset or DEFAULT_PRESET
-    load_preset(name)  # a mistyped name is told before CometBFT is built for minutes
-    from pol_abci.node.init import create_home  # noqa: PLC0415 (torch takes seconds to load)
-
-    return create_home(
-        home,
-        cometbft=find_cometbft(report),
-        preset=name,
-        # A name of its own: two chains of one name would take each other's transactions.
-        chain_id=chain_id or f"{name}-{secrets.token_hex(3)}",
-        report=report,
-        rpc_port=rpc_port,
-        p2p_port=p2p_port,
-        difficulty_bits=difficulty_bits,
-    )
-
-
 def _print_home(made: Home, home: Path, as_json: bool) -> None:
-    address = format_address(AccountKey.load(made.account_file).address)
+    address = format_address(KeyFile.read(made.account_file).address)
     first = made.genesis.params.difficulty.first
     if as_json:
         print_json(

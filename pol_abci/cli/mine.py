@@ -15,9 +15,9 @@ from rich.live import Live
 from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, json_option
 from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.miner_view import MinerNarrator, draw_miner, encode_status
+from pol_abci.cli.passphrase import load_key, passphrase_file_option
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.words import format_duration
-from pol_abci.client.keys import AccountKey
 from pol_abci.client.rpc import parse_node_url
 from pol_abci.node.home import RPC_PORT
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     required=True,
     help="The key of the account that earns; see `pol-abci keys new`.",
 )
+@passphrase_file_option
 @click.option(
     "--data",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
@@ -61,6 +62,7 @@ def mine(
     *,
     node: str,
     key: Path,
+    passphrase_file: Path | None,
     data: Path | None,
     device: str,
     threads: int,
@@ -75,7 +77,7 @@ def mine(
     line of JSON twice a second.
     """
     configure_logs(log_level, log_format)
-    account, url = AccountKey.load(key), parse_node_url(node)
+    account, url = load_key(key, passphrase_file), parse_node_url(node)
     from pol_abci.miner.miner import (  # noqa: PLC0415 (torch takes seconds to load)
         MinerSettings,
         run_miner,

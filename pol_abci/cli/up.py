@@ -11,26 +11,29 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from pol_abci.cli.apart import init_apart
 from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option, report
 from pol_abci.cli.history import EmptyChain
 from pol_abci.cli.init import (
+    DEFAULT_PRESET,
     chain_id_option,
-    make_new_chain,
     p2p_port_option,
     preset_option,
     rpc_port_option,
 )
 from pol_abci.cli.logs import log_format_option, log_level_option
 from pol_abci.cli.observer import Observer
+from pol_abci.cli.passphrase import get_passphrase, passphrase_file_option
 from pol_abci.cli.plain import Narrator
 from pol_abci.cli.plot import FIGURE_NAME, load_history, write_figure
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.view import LiveView
-from pol_abci.client.keys import AccountKey
+from pol_abci.client.keys import KeyFile
 from pol_abci.client.rpc import RpcClient
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
 from pol_abci.node.home import SETTINGS_FILE, Home, load_home
+from pol_abci.node.presets import load_preset
 from pol_abci.node.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ RPC_TIMEOUT_S = 3.0
     help="Stop after N new generations, counted from this start; without it, on Ctrl-C.",
 )
 @click.option("--mine/--no-mine", "is_mining", default=True, help="Mine on this machine too.")
+@passphrase_file_option
 @preset_option
 @chain_id_option
 @rpc_port_option
@@ -65,6 +69,7 @@ def up(
     home: Path,
     generations: int | None,
     is_mining: bool,
+    passphrase_file: Path | None,
     preset: str | None,
     chain_id: str | None,
     rpc_port: int,
@@ -79,13 +84,16 @@ def up(
     """
     if (home / SETTINGS_FILE).exists():
         _refuse_settings_of_new_homes(ctx)
+        cometbft = find_cometbft(report)
     else:
-        make_new_chain(home, preset=preset, chain_id=chain_id, rpc_port=rpc_port, p2p_port=p2p_port)
+        load_preset(preset or DEFAULT_PRESET)  # a mistyped name is told at once
+        cometbft = find_cometbft(report)
+        options = {"--preset": preset, "--chain-id": chain_id}
+        options |= {"--rpc-port": str(rpc_port), "--p2p-port": str(p2p_port)}
+        init_apart(home, *(f"{name}={value}" for name, value in options.items() if value))
     here = load_home(home)
-    cometbft = find_cometbft(report)
-    if is_mining:
-        AccountKey.load(here.account_file)  # before anything runs: the miner could not use it
     here.check_free()
+    passphrase = _unlock(here, passphrase_file) if is_mining else None
     log_options = ("--log-level", log_level, "--log-format", log_format or "plain")
     work = _run(
         here,
@@ -94,6 +102,7 @@ def up(
         generations=generations,
         is_mining=is_mining,
         log_options=log_options,
+        passphrase=passphrase,
     )
     received = run_until_stopped(work, asyncio.run)
     click.echo(f"Stopped cleanly. The chain is in {here.path}")
@@ -114,6 +123,14 @@ def _refuse_settings_of_new_homes(ctx: click.Context) -> None:
             )
 
 
+def _unlock(here: Home, passphrase_file: Path | None) -> str | None:
+    """Try the account's key before anything runs; its passphrase, None where it has none."""
+    file = KeyFile.read(here.account_file)
+    passphrase = get_passphrase(here.account_file, passphrase_file) if file.is_sealed else None
+    file.unlock(lambda: passphrase or "")
+    return passphrase
+
+
 async def _run(
     here: Home,
     cometbft: Path,
@@ -122,6 +139,7 @@ async def _run(
     generations: int | None,
     is_mining: bool,
     log_options: tuple[str, ...],
+    passphrase: str | None,
 ) -> None:
     """Run the node until it has made its generations or is cancelled."""
     console = Console()
@@ -136,6 +154,7 @@ async def _run(
         cometbft,
         on_miner_line=hear_miner if is_mining else None,
         log_options=log_options,
+        passphrase=passphrase,
     )
     async with AsyncExitStack() as stack:
         show = _open_screen(stack, console) if console.is_terminal else _narrate()

@@ -1,30 +1,32 @@
 """Account keys on disk, and how people write addresses and amounts; protocol section 10.
 
 A key file is JSON, readable by its owner alone, and never overwritten: the seed in it is the only
-thing that can spend the account. Addresses are shown as bech32 with the prefix `pol`; amounts are
-integers of base units, a million to the coin, and no float touches them on the way.
+thing that can spend the account. It holds the seed as it is (version 1) or sealed with a
+passphrase (version 2); address and public key are in clear either way. Addresses are shown as
+bech32 with the prefix `pol`; amounts are integers of base units, a million to the coin, and no
+float touches them on the way.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
-import os
 import re
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import bech32
 from nacl.signing import SigningKey
 
-from pol_abci.rules.address import ADDRESS_BYTES, compute_address
+from pol_abci.client.private_files import KeyFileError, read_private_json, write_private_json
+from pol_abci.client.sealing import WrongPassphrase, open_seed, seal_seed
+from pol_abci.rules.address import ADDRESS_BYTES, PUBLIC_KEY_BYTES, compute_address
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.params import MAX_SUPPLY, Address, Amount
 from pol_abci.rules.signing import sign_body
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 ADDRESS_PREFIX = "pol"
@@ -34,13 +36,9 @@ COIN = 10**COIN_DECIMALS
 """Base units in a coin."""
 
 _KEY_TYPE = "pol-account-key"
-_KEY_VERSION = 1
+_PLAIN_VERSION, _SEALED_VERSION = 1, 2
 _AMOUNT = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,6}))?", re.ASCII)
 _CONSENSUS_KEY_TYPE = "tendermint/PrivKeyEd25519"
-
-
-class KeyFileError(PolError):
-    """A key file that cannot be read or written as asked."""
 
 
 class InvalidAddress(PolError):
@@ -49,6 +47,10 @@ class InvalidAddress(PolError):
 
 class InvalidCoins(PolError):
     """Text that is not an amount of coins."""
+
+
+class PassphraseMissing(KeyFileError):
+    """A sealed key, and nobody to ask for its passphrase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,68 +74,109 @@ class AccountKey:
         return cls(bytes(SigningKey.generate()))
 
     @classmethod
-    def load(cls, path: Path) -> AccountKey:
-        """Read a key file.
+    def load(cls, path: Path, ask_passphrase: Callable[[], str] | None = None) -> AccountKey:
+        """Read a key file; `ask_passphrase` is called for one that has a passphrase.
 
         Raises
         ------
+        WrongPassphrase, PassphraseMissing
+            When it is sealed, and does not open.
         KeyFileError
             When it is missing, readable by others, or not a key file of this package.
         """
-        content = _read_private_json(path, "account key")
-        if content.get("type") != _KEY_TYPE or content.get("version") != _KEY_VERSION:
-            raise KeyFileError(f"{path} is not an account key of this version; see `pol-abci keys`")
-        try:
-            key = cls(bytes.fromhex(content["seed"]))
-        except (KeyError, TypeError, ValueError, KeyFileError) as error:
-            raise KeyFileError(
-                f"{path} is damaged: its seed is not 64 hexadecimal digits; restore it from a copy"
-            ) from error
-        if content.get("address") != format_address(key.address):
-            raise KeyFileError(
-                f"{path} is damaged: its seed belongs to {format_address(key.address)}, "
-                f"not to the address in it; restore it from a copy"
-            )
-        return key
+        return KeyFile.read(path).unlock(ask_passphrase)
 
-    def save(self, path: Path) -> None:
-        """Write the key to a new file of mode 0600.
+    def save(self, path: Path, passphrase: str | None = None, *, replace: bool = False) -> None:
+        """Write the key to a file of mode 0600, sealed if there is a passphrase.
 
         Raises
         ------
         KeyFileError
             When the file exists, since its key would be lost, or cannot be written.
         """
-        text = json.dumps(
-            {
-                "type": _KEY_TYPE,
-                "version": _KEY_VERSION,
-                "address": format_address(self.address),
-                "public_key": self.public_key.hex(),
-                "seed": self.seed.hex(),
-            },
-            indent=2,
-        )
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise KeyFileError(
-                f"{path} exists; a key is never overwritten, name another file"
-            ) from error
-        except OSError as error:
-            raise KeyFileError(f"cannot write {path}: {error.strerror}") from error
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            path.unlink()  # half a key is no key
-            raise KeyFileError(f"cannot write {path}: {error.strerror}") from error
+        content = {
+            "type": _KEY_TYPE,
+            "version": _PLAIN_VERSION if passphrase is None else _SEALED_VERSION,
+            "address": format_address(self.address),
+            "public_key": self.public_key.hex(),
+        }
+        if passphrase is None:
+            write_private_json(path, content | {"seed": self.seed.hex()}, replace=replace)
+        else:
+            sealed = seal_seed(self.seed, passphrase)
+            write_private_json(path, content | {"sealed_seed": sealed}, replace=replace)
 
     def sign_body(self, chain_id: str, body: bytes) -> bytes:
         """Return the 64-byte signature over a transaction's body on the chain `chain_id`."""
         return sign_body(self.seed, chain_id, body)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """An account key's file as it was read: what anybody may know of it, and the way to the rest.
+
+    Nothing vouches for `address` and `public_key` until it is unlocked but that they belong to
+    each other.
+    """
+
+    path: Path
+    address: Address
+    public_key: bytes
+    is_sealed: bool
+    _content: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> KeyFile:
+        """Read a key file without its passphrase.
+
+        Raises
+        ------
+        KeyFileError
+            When it is missing, readable by others, or not a key file of this package.
+        """
+        content = read_private_json(path, "account key")
+        version = content.get("version")
+        if content.get("type") != _KEY_TYPE or version not in (_PLAIN_VERSION, _SEALED_VERSION):
+            raise KeyFileError(f"{path} is not an account key of this version; see `pol-abci keys`")
+        try:
+            public_key = bytes.fromhex(content["public_key"])
+            address = parse_address(content["address"])
+        except (KeyError, TypeError, ValueError, InvalidAddress) as error:
+            raise _call_damaged(path, "it has no address or no public key") from error
+        if len(public_key) != PUBLIC_KEY_BYTES or compute_address(public_key) != address:
+            raise _call_damaged(path, "its address is not that of its public key")
+        return cls(path, address, public_key, version == _SEALED_VERSION, content)
+
+    def unlock(self, ask_passphrase: Callable[[], str] | None = None) -> AccountKey:
+        """Return the key; errors as `AccountKey.load`."""
+        key = AccountKey(self._open(ask_passphrase) if self.is_sealed else self._take_seed())
+        if key.public_key != self.public_key:
+            owner = format_address(key.address)
+            raise _call_damaged(self.path, f"its seed belongs to {owner}, not to its address")
+        return key
+
+    def _take_seed(self) -> bytes:
+        try:
+            seed = bytes.fromhex(self._content["seed"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._miss_seed() from error
+        if len(seed) != SEED_BYTES:
+            raise self._miss_seed()
+        return seed
+
+    def _miss_seed(self) -> KeyFileError:
+        return _call_damaged(self.path, "its seed is not 64 hexadecimal digits")
+
+    def _open(self, ask_passphrase: Callable[[], str] | None) -> bytes:
+        if ask_passphrase is None:
+            raise PassphraseMissing(f"{self.path} has a passphrase, and nobody gave it")
+        passphrase = ask_passphrase()
+        try:
+            return open_seed(self._content.get("sealed_seed"), passphrase)
+        except WrongPassphrase as error:
+            raise WrongPassphrase(f"that is not the passphrase of {self.path}") from error
+        except ValueError as error:
+            raise _call_damaged(self.path, f"its sealed seed cannot be read: {error}") from error
 
 
 def load_consensus_seed(path: Path) -> bytes:
@@ -144,7 +187,7 @@ def load_consensus_seed(path: Path) -> bytes:
     KeyFileError
         When the file is missing, readable by others, or holds no ed25519 key.
     """
-    content = _read_private_json(path, "consensus key")
+    content = read_private_json(path, "consensus key")
     private_key = content.get("priv_key")
     if not isinstance(private_key, dict) or private_key.get("type") != _CONSENSUS_KEY_TYPE:
         raise KeyFileError(f"{path} holds no {_CONSENSUS_KEY_TYPE}; only ed25519 validators exist")
@@ -202,22 +245,5 @@ def parse_amount(text: str) -> Amount:
     return Amount(amount)
 
 
-def _read_private_json(path: Path, what: str) -> dict[str, Any]:
-    """Read a JSON object from a file that only its owner may read."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise KeyFileError(
-                    f"others can read the {what} {path} (mode {mode:04o}); run: chmod 600 {path}"
-                )
-            content = json.load(file)
-    except FileNotFoundError as error:
-        raise KeyFileError(f"there is no {what} at {path}") from error
-    except OSError as error:
-        raise KeyFileError(f"cannot read the {what} {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise KeyFileError(f"{path} is not JSON, so it holds no {what}") from error
-    if not isinstance(content, dict):
-        raise KeyFileError(f"{path} is not a JSON object, so it holds no {what}")
-    return content
+def _call_damaged(path: Path, why: str) -> KeyFileError:
+    return KeyFileError(f"{path} is damaged: {why}; restore it from a copy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from pol_abci.client.sealing import PASSPHRASE_VARIABLE
 from pol_abci.node.home import get_account_file, get_cometbft_folder
 from pol_abci.node.supervisor import ChildCommand
 
@@ -24,13 +25,14 @@ def compose_children(
     *,
     on_miner_line: Callable[[str], None] | None,
     log_options: tuple[str, ...] = (),
+    passphrase: str | None = None,
 ) -> tuple[ChildCommand, ...]:
     """Return the children of a home in the order in which they start; they stop in reverse.
 
     The app comes first: CometBFT, when it finds none, waits for seconds. `on_miner_line` gets the
-    miner's JSON lines; None is for a node without a miner. `log_options` go to app and miner.
-    Paths are relative to the home, which is the children's working directory, since a unix
-    socket's path has room for 100 bytes only.
+    miner's JSON lines; None is for a node without a miner. `log_options` go to app and miner,
+    `passphrase`, if the account's key has one, to the miner. Paths are relative to the home, which
+    is the children's working directory, since a unix socket's path has room for 100 bytes only.
     """
     program = (sys.executable, "-m", "pol_abci.cli")
     children = [
@@ -63,6 +65,7 @@ def compose_children(
                     *log_options,
                 ),
                 on_line=on_miner_line,
+                environment={} if passphrase is None else {PASSPHRASE_VARIABLE: passphrase},
                 niceness=MINER_NICENESS,
             )
         )

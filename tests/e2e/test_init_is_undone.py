@@ -1,4 +1,4 @@
-"""A service manager that ends `init` half way finds no half-made home with keys in it."""
+"""A service manager that ends `init` or `up` half way finds no half-made home with keys in it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,26 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_during_init_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("init", signal.SIGTERM), ("init", signal.SIGINT), ("up", signal.SIGTERM)],
+)
+async def test_a_signal_leaves_nothing(
+    tmp_path: Path, command: str, number: signal.Signals
+) -> None:
     place = tmp_path / "place"
     place.mkdir()
     ports = ("--rpc-port", str(get_free_port()), "--p2p-port", str(get_free_port()))
-    async with run_program("init", "--home", place / "home", *ports) as init:
+    async with run_program(command, "--home", place / "home", *ports) as program:
         await wait_until(lambda: any(place.glob(".home-*/account.json")))
-        init.process.send_signal(number)
-        assert await init.wait() == (143 if number == signal.SIGTERM else 130)
+        program.process.send_signal(number)
+        assert await program.wait() == (143 if number == signal.SIGTERM else 130)
     assert list(place.iterdir()) == []
-    assert init.lines == []
+    assert program.lines == []
+
+
+async def test_up_passes_on_why_a_home_cannot_be_made(tmp_path: Path) -> None:
+    async with run_program("up", "--home", tmp_path / "home", "--chain-id", "no spaces") as up:
+        assert await up.wait() == 1
+    (line,) = up.lines
+    assert line.startswith("error: chain id 'no spaces'")

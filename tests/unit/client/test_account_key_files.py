@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING
 
 import bech32
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nacl.pwhash import argon2id
 from nacl.signing import SigningKey, VerifyKey
 
+from pol_abci.client import keys as keys_module
 from pol_abci.client.keys import (
     AccountKey,
     InvalidAddress,
     InvalidCoins,
-    KeyFileError,
+    KeyFile,
+    PassphraseMissing,
     format_address,
     format_amount,
     load_consensus_seed,
     parse_address,
     parse_amount,
 )
+from pol_abci.client.private_files import KeyFileError
+from pol_abci.client.sealing import Cost, WrongPassphrase, seal_seed
 from pol_abci.rules.params import MAX_SUPPLY, Address, Amount
 
 if TYPE_CHECKING:
@@ -68,6 +73,107 @@ def test_a_key_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path, m
         AccountKey.load(path)
 
 
+CHEAP = Cost(argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
+ADDRESS = format_address(AccountKey(bytes(32)).address)
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sealing without the second that it takes to keep guessers out."""
+    monkeypatch.setattr(keys_module, "seal_seed", lambda seed, text: seal_seed(seed, text, CHEAP))
+
+
+@pytest.mark.usefixtures("cheap")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    seed=st.binary(min_size=32, max_size=32),
+    before=st.none() | st.text(st.characters(codec="utf-8"), min_size=1),
+    after=st.none() | st.text(st.characters(codec="utf-8"), min_size=1),
+)
+def test_a_key_survives_any_change_of_passphrase(
+    tmp_path: Path, seed: bytes, before: str | None, after: str | None
+) -> None:
+    path = tmp_path / "account.json"
+    path.unlink(missing_ok=True)
+    key = AccountKey(seed)
+    key.save(path, before)
+    AccountKey.load(path, lambda: before or "").save(path, after, replace=True)
+    assert AccountKey.load(path, lambda: after or "") == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (seed.hex() in path.read_text()) == (after is None)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_sealed_key_is_known_and_stays_shut_without_its_passphrase(tmp_path: Path) -> None:
+    path, key = tmp_path / "account.json", AccountKey.generate()
+    key.save(path, "caf\u00e9")
+    file = KeyFile.read(path)
+    assert (file.is_sealed, file.address, file.public_key) == (True, key.address, key.public_key)
+    with pytest.raises(PassphraseMissing):
+        AccountKey.load(path)
+    with pytest.raises(WrongPassphrase, match=r"account\.json"):
+        AccountKey.load(path, lambda: "cafe")
+    assert AccountKey.load(path, lambda: "cafe\u0301") == key  # typed on another keyboard
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"box": "00"},
+        {"box": None},
+        {"salt": "00"},
+        {"memory_bytes": 1 << 50},
+        {"operations": 0},
+        {"operations": "many"},
+        {"derivation": "scrypt"},
+        {"cipher": "none"},
+    ],
+)
+def test_a_damaged_sealed_key_is_told_apart(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "account.json"
+    AccountKey.generate().save(path, "open")
+    content = json.loads(path.read_text())
+    content["sealed_seed"] |= change
+    path.write_text(json.dumps(content))
+    with pytest.raises(KeyFileError, match="damaged"):
+        AccountKey.load(path, lambda: "open")
+    del content["sealed_seed"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(KeyFileError, match="damaged"):
+        AccountKey.load(path, lambda: "open")
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_box_of_another_key_is_damage(tmp_path: Path) -> None:
+    path, other = tmp_path / "account.json", tmp_path / "other.json"
+    AccountKey.generate().save(path, "open")
+    AccountKey.generate().save(other, "open")
+    content = json.loads(path.read_text()) | {
+        "sealed_seed": json.loads(other.read_text())["sealed_seed"]
+    }
+    path.write_text(json.dumps(content))
+    with pytest.raises(KeyFileError, match="damaged: its seed belongs to pol1"):
+        AccountKey.load(path, lambda: "open")
+
+
+def test_a_change_that_cannot_be_written_leaves_the_old_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, key = tmp_path / "account.json", AccountKey.generate()
+    key.save(path)
+
+    def fail(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(KeyFileError, match="No space left"):
+        key.save(path, "open", replace=True)
+    assert AccountKey.load(path) == key
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def write_private(path: Path, content: str | bytes) -> Path:
     path.touch(mode=0o600)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -83,9 +189,19 @@ def test_a_file_that_is_no_key_is_refused_in_words(tmp_path: Path, content: str 
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": "00" * 31}, {"seed": "zz" * 32}, {"seed": None}, {"seed": "00" * 32}]
+    "change",
+    [
+        {"seed": "00" * 31},
+        {"seed": "zz" * 32},
+        {"seed": None},
+        {"seed": "00" * 32},
+        {"address": ADDRESS},
+        {"address": 3},
+        {"public_key": "00" * 31},
+        {"public_key": None},
+    ],
 )
-def test_a_damaged_key_is_told_apart(tmp_path: Path, change: dict[str, str | None]) -> None:
+def test_a_damaged_key_is_told_apart(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "account.json"
     AccountKey.generate().save(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
