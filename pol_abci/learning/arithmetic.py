@@ -31,7 +31,6 @@ _FLOAT64_BITS = 53
 _FLOAT32_MAX_EXPONENT = 127
 _MIN_BLOCK = 64  # shorter float32 sums cost more joins than a float64 product does
 _LIFT = 2.0**64
-_BITS_OF_HALVED_NORMAL = 1 << 22
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 0.6931471803691238
@@ -42,33 +41,6 @@ _MIN_EXP_ARGUMENT = -700.0
 
 class InvalidStep(PolError):
     """A step whose values are not finite or reach 2^60: the walk that made it ends there."""
-
-
-class InexactMachine(PolError):
-    """A process that computes otherwise than IEEE 754 says: it would fork from its chain."""
-
-
-def check_machine() -> None:
-    """Refuse a process in which torch or the processor has been told to be quick and inexact.
-
-    Raises
-    ------
-    InexactMachine
-        With what to change.
-    """
-    if torch.get_float32_matmul_precision() != "highest":
-        raise InexactMachine(
-            "torch multiplies float32 matrices at reduced precision in this process: "
-            'call torch.set_float32_matmul_precision("highest")'
-        )
-    # 33 elements reach the vectorised part and the remainder of a kernel alike.
-    # Bits are compared, because a processor that flushes also takes subnormals for equal to 0.
-    halves = torch.full((33,), 2.0**-126).mul_(0.5)
-    if not bool((halves.view(torch.int32) == _BITS_OF_HALVED_NORMAL).all()):
-        raise InexactMachine(
-            "subnormal numbers are flushed to zero in this process: remove whatever calls "
-            "torch.set_flush_denormal(True) or was compiled with fast math"
-        )
 
 
 def round_to_float32(value: Fraction) -> float:

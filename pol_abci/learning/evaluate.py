@@ -32,8 +32,9 @@ def count_correct(task: Task, weights: Tensor, ordinals: Sequence[int] | None = 
     """c(W) over the given ordinals of E, or all of E.
 
     The class is the lowest of those with the greatest logit. An image that makes a value which is
-    not finite, or reaches 2^60, counts as wrong.
+    not finite, or reaches 2^60, counts as wrong. `weights` may lie on any device.
     """
+    weights = weights.to(task.device)
     images, labels = task.test.images, task.test.labels
     if ordinals is not None:
         images, labels = images[ordinals], labels[ordinals]

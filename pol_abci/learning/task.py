@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import torch
-
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.arithmetic import MAX_BITS, check_machine, round_to_float32
+from pol_abci.learning.arithmetic import MAX_BITS, round_to_float32
 from pol_abci.learning.convolution import Conv2d
 from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
 from pol_abci.learning.layers import BatchNorm, Linear
+from pol_abci.learning.machine import check_machine, open_device
 from pol_abci.learning.models import BoundModel, Model, build_model
 from pol_abci.learning.sampling import TrainSet
-from pol_abci.rules.errors import GenesisError, PolError
+from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.params import ARITHMETIC_VERSION
 from pol_abci.rules.seed import compute_chain_seed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
     from pol_abci.learning.layer import Layer
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 _MIN_BITS = 2
 _FLOAT64_BITS = 53
-
-
-class DeviceMissing(PolError):
-    """A device that torch cannot compute on here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,9 +85,10 @@ def load_task(
     DeviceMissing
         When `device` is not there.
     InexactMachine
-        When this process would not compute exactly.
+        When this process, or the device, would not compute exactly.
     """
-    check_machine()
+    place = open_device(device)
+    check_machine(place)
     task = params.task
     train, test = load_dataset(task.dataset, data_dir)
     check_digest(task.dataset, "train", train, task.train_digest)
@@ -106,7 +103,6 @@ def load_task(
             f"{canonical.compute_root(initial_weights).hex()} here, genesis says "
             f"{weights_root.hex()}: the genesis file is of another chain or version"
         )
-    place = open_device(device)
     return Task(
         params=params,
         model=model,
@@ -122,23 +118,6 @@ def load_task(
             place,
         ),
     )
-
-
-def open_device(name: str) -> torch.device:
-    """Torch's device of this name, tried.
-
-    Raises
-    ------
-    DeviceMissing
-        When this machine, or this torch, has none.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises differs by device
-        reason = str(error).partition("\n")[0]
-        raise DeviceMissing(f"no device {name!r} here: use cpu ({reason})") from error
-    return device
 
 
 def parse_learning_rate(text: str) -> float:

@@ -1,6 +1,6 @@
 """A second client, written from docs/protocol.md and not from the package.
 
-It walks the preset `digits` with numpy, hashlib and scikit-learn's images, so that the document
+It walks the golden walk with numpy, hashlib and scikit-learn's images, so that the document
 and the implementation are held against each other: what a reader of the document computes must
 be, bit for bit, what the package computes. It is one file, to be read beside the document section
 by section, and is not quick. It has sections 1 to 6 and 9 as far as a walk needs them, and
@@ -8,7 +8,7 @@ section 12's root of the weights.
 
     python -m tests.golden.second_client
 
-prints what tests/golden/digits_walk.json holds.
+prints what pol_abci/learning/golden_walk.json says is `made`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,7 @@ Floats = TypeVar("Floats", Float32s, Float64s)
 Weights = dict[str, Float32s]  # by tensor name, in canonical order
 
 PRESET = Path(__file__).parents[2] / "cometbft-config/digits/genesis.json"
-
-# The golden walk: generation 0 of a chain whose genesis digest is taken to be zeros.
-GOLDEN_CHAIN_ID = "pol-test"
-GOLDEN_GENESIS_DIGEST = bytes(32)
-GOLDEN_ADDRESS = bytes(range(20))
-GOLDEN_NONCE = 7
-GOLDEN_STEPS = 30
+GOLDEN = Path(__file__).parents[2] / "pol_abci/learning/golden_walk.json"
 
 
 # Section 1: bytes, hashes, streams
@@ -566,15 +560,16 @@ def compute_root(weights: Weights) -> bytes:
 
 
 def compute_golden_walk() -> dict[str, object]:
-    """What tests/golden/digits_walk.json holds."""
-    figures = read_figures(json.loads(PRESET.read_text()))
+    """What `made` holds for `given`: a walk of generation 0."""
+    given = json.loads(GOLDEN.read_text())["given"]
+    figures = read_figures(given["params"])
     train, test = load_train_and_test_set()
     head = Head(
-        draw_first_weights(GOLDEN_CHAIN_ID, figures),
-        compute_first_seed(GOLDEN_CHAIN_ID, GOLDEN_GENESIS_DIGEST),
+        draw_first_weights(given["chain_id"], figures),
+        compute_first_seed(given["chain_id"], bytes.fromhex(given["genesis_digest"])),
     )
-    golden_walk = walk(train, figures, head, GOLDEN_ADDRESS, GOLDEN_NONCE)
-    steps = list(itertools.islice(golden_walk, GOLDEN_STEPS))
+    golden_walk = walk(train, figures, head, bytes.fromhex(given["address"]), given["nonce"])
+    steps = list(itertools.islice(golden_walk, given["steps"]))
     last = steps[-1].weights
     return {
         "first_root": compute_root(head.weights).hex(),

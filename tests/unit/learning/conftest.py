@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from pol_abci.learning.machine import list_devices
 from pol_abci.learning.task import Task, load_task
 from pol_abci.learning.walk import Head
 from pol_abci.rules.seed import compute_first_seed
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from pol_abci.rules.params import Params
 
+GPUS = list_devices()[1:] or ["cuda"]  # the one that is not there makes a test that says so
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -25,6 +28,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["cpu", *(pytest.param(gpu, marks=pytest.mark.gpu) for gpu in GPUS)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device of this machine."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,15 @@ import torch
 
 from pol_abci.learning.arithmetic import (
     Contraction,
-    InexactMachine,
     InvalidStep,
     SoftmaxGradient,
     TreeSum,
-    check_machine,
     compute_magnitude,
     quantise,
     quantise_images,
     round_to_float32,
 )
+from pol_abci.learning.machine import InexactMachine, check_machine, open_device
 from tests.unit.learning import integer_reference as reference
 
 CPU = torch.device("cpu")
@@ -195,17 +194,46 @@ def test_rates_beyond_float32_are_refused() -> None:
 
 
 def test_an_inexact_process_is_refused_in_words() -> None:
-    check_machine()
+    check_machine(CPU)
     torch.set_float32_matmul_precision("medium")
     try:
         with pytest.raises(InexactMachine, match="set_float32_matmul_precision"):
-            check_machine()
+            check_machine(CPU)
     finally:
         torch.set_float32_matmul_precision("highest")
     if torch.set_flush_denormal(True):
         try:
             with pytest.raises(InexactMachine, match="subnormal"):
-                check_machine()
+                check_machine(CPU)
         finally:
             torch.set_flush_denormal(False)
-    check_machine()
+
+
+def test_an_exact_process_is_not_refused(device: str) -> None:
+    check_machine(open_device(device))
+
+
+@pytest.mark.parametrize("lost_bits", [1, 30])
+def test_a_device_that_multiplies_with_short_cuts_is_refused(
+    monkeypatch: pytest.MonkeyPatch, lost_bits: int
+) -> None:
+    multiply = torch.mm
+
+    def multiply_roughly(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        product = multiply(left, right)
+        lost = 2.0 ** (lost_bits if product.dtype == torch.float64 else 0)
+        return product.div_(lost).round_().mul_(lost)
+
+    monkeypatch.setattr(torch, "mm", multiply_roughly)
+    with pytest.raises(InexactMachine, match="float64 matrices of integers wrongly"):
+        check_machine(CPU)
+
+
+@pytest.mark.parametrize(
+    "name", ["CUBLAS_EMULATE_DOUBLE_PRECISION", "CUBLAS_EMULATE_SINGLE_PRECISION"]
+)
+def test_emulated_products_of_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    check_machine(CPU)  # no matter there
+    with pytest.raises(InexactMachine, match=f"{name}=1 .*unset it"):
+        check_machine(torch.device("cuda"))

@@ -1,23 +1,24 @@
-"""The golden walk comes out the same on every instruction set and number of threads."""
+"""The golden walk comes out the same on every device, instruction set and number of threads."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.golden.make_digits_walk import compute_golden_walk
+from pol_abci.learning import golden
+from pol_abci.learning.machine import InexactMachine
 
-ROOT = Path(__file__).parents[3]
-GOLDEN = json.loads((ROOT / "tests/golden/digits_walk.json").read_text())
+GOLDEN = golden.read_golden_walk()
 
 
-def test_the_golden_walk_in_this_process() -> None:
-    assert compute_golden_walk() == GOLDEN
+def test_the_golden_walk_in_this_process(device: str) -> None:
+    assert golden.compute_golden_walk(device) == GOLDEN["made"]
+    golden.check_golden_walk(device)
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,23 @@ def test_the_golden_walk_in_this_process() -> None:
 )
 def test_the_golden_walk_elsewhere(environment: dict[str, str]) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "tests.golden.make_digits_walk"],
+        [sys.executable, "-m", "pol_abci.learning.golden"],
         check=True,
         capture_output=True,
-        cwd=ROOT,
         env={**os.environ, **environment},
     )
     assert json.loads(result.stdout) == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("part", "index", "words"),
+    [("probes", 4, "from step 5 on"), ("scores", 7, "in its scores, its roots or its accuracy")],
+)
+def test_a_machine_that_walks_otherwise_is_refused_with_where(
+    monkeypatch: pytest.MonkeyPatch, part: str, index: int, words: str
+) -> None:
+    other = copy.deepcopy(GOLDEN)
+    other["made"][part][index] = None
+    monkeypatch.setattr(golden, "read_golden_walk", lambda: other)
+    with pytest.raises(InexactMachine, match=words):
+        golden.check_golden_walk()

@@ -137,6 +137,16 @@ def test_a_true_claim_gives_score_counts_and_weights(digits_task: Task, first_he
     assert len(calls) == STEPS
 
 
+def test_a_claim_is_true_on_each_device(
+    digits_task: Task, first_head: Head, digits_params: Params, device: str
+) -> None:
+    claim = make_claim(digits_task, first_head)
+    expected = verify_claim(digits_task, first_head, claim, lambda: None)
+    task = load_task(digits_params, None, CHAIN_ID, device=device)
+    # The head's weights lie where the node's messages put them, in the processor's memory.
+    assert verify_claim(task, first_head, claim, lambda: None) == expected
+
+
 @pytest.mark.parametrize("false_step", [1, 2, 4, STEPS])
 def test_a_false_digest_is_refused_after_exactly_that_step(
     digits_task: Task, first_head: Head, false_step: int

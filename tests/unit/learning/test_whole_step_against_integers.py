@@ -20,15 +20,17 @@ def model() -> Model:
     return build_model("cnn", (2, 3, 4), (HEIGHT, WIDTH, 2), CLASSES)
 
 
-def bind(model: Model, bits: tuple[int, int], rate: float = RATE) -> BoundModel:
+def bind(
+    model: Model, bits: tuple[int, int], rate: float = RATE, device: str = "cpu"
+) -> BoundModel:
     arithmetic = ArithmeticParams(version=1, forward_bits=bits[0], backward_bits=bits[1])
-    bound = BoundModel(model, BATCH, rate, arithmetic, torch.device("cpu"))
+    bound = BoundModel(model, BATCH, rate, arithmetic, torch.device(device))
     bound.load(model.initial_weights(b"seed"))
     return bound
 
 
 def split(model: Model, flat: torch.Tensor) -> dict[str, reference.Floats]:
-    return {name: view.clone().numpy() for name, view in model.split(flat).items()}
+    return {name: view.clone().numpy(force=True) for name, view in model.split(flat).items()}
 
 
 def make_batch(seed: int) -> tuple[reference.Floats, list[int]]:
@@ -39,14 +41,18 @@ def make_batch(seed: int) -> tuple[reference.Floats, list[int]]:
 
 @pytest.mark.parametrize("bits", [(16, 8), (8, 8), (20, 16)])
 @pytest.mark.parametrize("rate", [RATE, float(np.float32(0.001))])
-def test_three_steps_are_the_definition(model: Model, bits: tuple[int, int], rate: float) -> None:
-    bound = bind(model, bits, rate)
+def test_three_steps_are_the_definition(
+    model: Model, bits: tuple[int, int], rate: float, device: str
+) -> None:
+    bound = bind(model, bits, rate, device)
     definition = reference.ReferenceCnn(HEIGHT, WIDTH)
     expected = split(model, bound.weights)
     for seed in range(3):
         images, labels = make_batch(seed)
         before = bound.weights.clone()
-        bound.update(torch.from_numpy(images.copy()), torch.tensor(labels))
+        bound.update(
+            torch.from_numpy(images.copy()).to(device), torch.tensor(labels, device=device)
+        )
         expected = definition.update(expected, images, labels, rate, bits)
         for name, value in split(model, bound.weights).items():
             np.testing.assert_array_equal(value, expected[name], err_msg=f"{name}, step {seed}")
