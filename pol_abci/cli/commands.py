@@ -33,6 +33,7 @@ MODULES = {
     "mine": "pol_abci.cli.mine",
     "start": "pol_abci.cli.start",
     "keys": "pol_abci.cli.keys",
+    "replay": "pol_abci.cli.replay",
     "rollback": "pol_abci.cli.rollback",
     "version": "pol_abci.cli.version",
 }
