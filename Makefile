@@ -13,7 +13,7 @@ export GENERATIONS DIR
 UV_VERSION := 0.13.9
 PYTHON_CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
-TYPED := pol_abci tests $(wildcard benchmarks)
+TYPED := pol_abci tests $(wildcard benchmarks) examples
 LINTED := $(TYPED) proto
 
 # What is installed depends on these files, and an editable install on where the checkout lies.

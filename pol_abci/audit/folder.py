@@ -13,6 +13,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import Genesis, compute_genesis_digest, genesis_to_json, parse_genesis
 from pol_abci.store.store import Store
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CHAIN_FILE = "chain.json"
 POSITION_FILE = "position.json"
 STORE_FOLDER = "store"
+_ALL = 2**63
 
 
 class AuditFolderError(PolError):
@@ -142,6 +144,10 @@ class AuditFolder:
         """
         positions = [each.to_json() for each in (before, position) if each is not None]
         _write(self.path / POSITION_FILE, json.dumps(positions))
+
+    def read_records(self) -> list[GenerationRecord]:
+        """All generations so far, in order."""
+        return [GenerationRecord.decode(data) for _, data in self.store.records(1, _ALL)]
 
     def close(self) -> None:
         """Give the store back."""

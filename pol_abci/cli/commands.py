@@ -34,6 +34,7 @@ MODULES = {
     "start": "pol_abci.cli.start",
     "keys": "pol_abci.cli.keys",
     "replay": "pol_abci.cli.replay",
+    "export": "pol_abci.cli.export",
     "rollback": "pol_abci.cli.rollback",
     "version": "pol_abci.cli.version",
 }
@@ -112,6 +113,11 @@ metrics_option = click.option(
     "--metrics",
     metavar="HOST:PORT",
     help="Serve /metrics for Prometheus and /health there; nowhere when left out.",
+)
+device_option = click.option(
+    "--device",
+    metavar="NAME",
+    help="What to train on, cpu, cuda, cuda:1 …, in place of what pol.toml says.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

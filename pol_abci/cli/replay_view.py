@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pol_abci.cli.commands import print_json
 from pol_abci.cli.words import format_proof, format_share
 from pol_abci.client.keys import format_address
-from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.params import Address
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pol_abci.audit.checking import Difference
     from pol_abci.audit.folder import AuditFolder, ChainGenesis
     from pol_abci.audit.replay import Replay
+    from pol_abci.rules.codec import GenerationRecord
 
 SAME = "the same, bit for bit"
 
@@ -102,8 +102,7 @@ class ReplayView:
     def end(self, folder: AuditFolder, seconds: float, *, is_proven: bool) -> None:
         """Sum up: nothing differs."""
         audit, work = self._audit, self._audit.work
-        records = [GenerationRecord.decode(data) for _, data in folder.store.records(1, 2**63)]
-        steps = sum(record.steps for record in records)
+        steps = sum(record.steps for record in folder.read_records())
         if self._as_json:
             print_json(
                 {
