@@ -4,6 +4,7 @@ Paths of Query, each with its data:
 
     /store/state/key      a state key; the value is the record under it
     /store/weights/key    u64 big-endian index of a chunk of the head's weights
+    /account              a 20-byte address; its Account as the mempool would leave it
     /history              u64 big-endian first generation; records, each behind its u32 length
     /status               nothing; JSON for people and dashboards
 
@@ -22,11 +23,14 @@ from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.crypto import proof_pb2
 from pol_abci.app.standstill import explain_standstill
 from pol_abci.client.chain import HISTORY_LIMIT, HISTORY_PATH, STATUS_PATH
+from pol_abci.client.sending import ACCOUNT_PATH
+from pol_abci.rules import keys
+from pol_abci.rules.address import ADDRESS_BYTES
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.difficulty import compute_difficulty
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.merkle import encode_value
-from pol_abci.rules.params import PROTOCOL_VERSION
+from pol_abci.rules.params import PROTOCOL_VERSION, Address
 from pol_abci.store.errors import HeightUnavailable
 
 if TYPE_CHECKING:
@@ -72,6 +76,7 @@ class Info:
         self._paths: dict[str, Callable[[abci.RequestQuery], abci.ResponseQuery]] = {
             "/store/state/key": self._query_state,
             "/store/weights/key": self._query_chunk,
+            ACCOUNT_PATH: self._query_account,
             HISTORY_PATH: self._query_history,
             STATUS_PATH: self._query_status,
         }
@@ -128,6 +133,14 @@ class Info:
                 f"{newest - 1}"
             )
         return request.height
+
+    def _query_account(self, request: abci.RequestQuery) -> abci.ResponseQuery:
+        """Answer what a sender's next transaction is judged by, beyond what is committed."""
+        if len(request.data) != ADDRESS_BYTES:
+            raise MalformedQuery(f"the data is an address, {ADDRESS_BYTES} bytes")
+        payload = self._replica.mempool_state.get(keys.account(Address(request.data)))
+        height = self._replica.store.height
+        return abci.ResponseQuery(key=request.data, value=payload or b"", height=height)
 
     def _query_history(self, request: abci.RequestQuery) -> abci.ResponseQuery:
         first = _decode_index(request.data)

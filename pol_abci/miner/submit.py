@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from pol_abci.client.refusals import explain_refusal
 from pol_abci.client.rpc import NodeUnreachable, RpcError, TxInCache
 from pol_abci.client.transactions import build_proof
 from pol_abci.rules import errors
@@ -132,7 +133,8 @@ class Submitter:
     """Sends what the outbox holds, when it is due.
 
     `note` is called with sentences for people; `on_reception` with each final answer, so that
-    the follower looks again when the head has moved or the walks disagree.
+    the follower looks again when the head has moved or the walks disagree. `sent` counts what was
+    offered to the node.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class Submitter:
         on_reception: Callable[[Reception], None],
     ) -> None:
         self.outbox = Outbox(params)
+        self.sent = 0
         self._rpc, self._key, self._chain_id = rpc, key, chain_id
         self._params, self._clock = params, clock
         self._note, self._on_reception = note, on_reception
@@ -196,6 +199,7 @@ class Submitter:
 
     async def _send(self, ticket: Ticket) -> Reception:
         raw = await self._build(ticket)
+        self.sent += 1
         try:
             broadcast = await self._rpc.broadcast_tx_sync(raw)
         except TxInCache:
@@ -211,7 +215,8 @@ class Submitter:
         elif reception is Reception.FALSE:
             self._count_false(broadcast.log)
         elif reception is not Reception.STALE:
-            self._note(f"the node refused the ticket with code {broadcast.code}: {broadcast.log}")
+            refusal = explain_refusal(broadcast.code, broadcast.log)
+            self._note(f"the node refused the ticket: {refusal}")
         self._on_reception(reception)
         return reception
 

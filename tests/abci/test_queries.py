@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.abci.digits_driver import DigitsChain
 
 STATE, WEIGHTS, HISTORY, STATUS = "/store/state/key", "/store/weights/key", "/history", "/status"
+ACCOUNT = "/account"
 
 
 @pytest.fixture
@@ -169,7 +170,13 @@ async def test_status_is_json_with_everything_that_a_terminal_shows(chain: Digit
 @pytest.mark.parametrize(
     ("path", "data", "height", "error", "sentence"),
     [
-        ("/store", b"", 0, UnknownPath, f"there are {STATE}, {WEIGHTS}, {HISTORY}, {STATUS}"),
+        (
+            "/store",
+            b"",
+            0,
+            UnknownPath,
+            f"there are {STATE}, {WEIGHTS}, {ACCOUNT}, {HISTORY}, {STATUS}",
+        ),
         ("", b"", 0, UnknownPath, "no path ''"),
         ("/p2p/filter/addr/1", b"", 0, UnknownPath, "no path"),
         (WEIGHTS, b"", 0, MalformedQuery, "not 0 bytes"),
@@ -233,6 +240,25 @@ async def test_after_a_rollback_the_version_before_is_not_served(chain: DigitsCh
         assert "answers for: 4" in reply.log
 
 
+async def test_an_account_is_told_as_the_mempool_would_leave_it(chain: DigitsChain) -> None:
+    sender = make_key(1).address
+    before = Account.decode((await query(chain, ACCOUNT, sender)).value)
+    nobody = await query(chain, ACCOUNT, bytes(20))
+    assert (nobody.code, nobody.value) == (0, b"")
+    raw = transfer(1, before.sequence + 1, amount=9)
+    await chain.app.check_tx(pb.RequestCheckTx(tx=raw))
+    waiting = Account.decode((await query(chain, ACCOUNT, sender)).value)
+    assert waiting.sequence == before.sequence + 1
+    assert waiting.balance < before.balance
+    committed = Account.decode((await query(chain, STATE, keys.account(sender))).value)
+    assert committed == before
+    await chain.driver.make_block([raw])
+    assert (await query(chain, ACCOUNT, sender)).value == (
+        await query(chain, STATE, keys.account(sender))
+    ).value
+    assert (await query(chain, ACCOUNT, sender[1:])).code == MalformedQuery.code
+
+
 @settings(
     max_examples=300,
     deadline=None,
@@ -240,7 +266,7 @@ async def test_after_a_rollback_the_version_before_is_not_served(chain: DigitsCh
 )
 @given(
     path=st.one_of(
-        st.sampled_from([STATE, WEIGHTS, HISTORY, STATUS]),
+        st.sampled_from([STATE, WEIGHTS, ACCOUNT, HISTORY, STATUS]),
         st.text(st.characters(codec="utf-8"), max_size=30),
         st.binary(max_size=30),  # CometBFT passes on what is not UTF-8
     ),
