@@ -8,6 +8,7 @@ from pol_abci.abci.application import Application
 from pol_abci.app.consensus import Consensus
 from pol_abci.app.info import Info
 from pol_abci.app.mempool import Mempool
+from pol_abci.app.metrics import Measures
 
 if TYPE_CHECKING:
     from pol_abci.abci.generated.abci import types_pb2 as abci
@@ -18,6 +19,7 @@ class PolApplication(Application):
     """Proof of Learning behind one CometBFT node; no snapshots, no vote extensions."""
 
     def __init__(self, replica: Replica) -> None:
+        self.measures = Measures()
         self._info = Info(replica)
         self._mempool = Mempool(replica)
         self._consensus = Consensus(replica)
@@ -32,7 +34,9 @@ class PolApplication(Application):
 
     async def check_tx(self, request: abci.RequestCheckTx, /) -> abci.ResponseCheckTx:
         """See `Mempool.check_tx`."""
-        return self._mempool.check_tx(request)
+        reply = self._mempool.check_tx(request)
+        self.measures.check_tx_codes[reply.code] += 1
+        return reply
 
     async def init_chain(self, request: abci.RequestInitChain, /) -> abci.ResponseInitChain:
         """See `Consensus.init_chain`."""
@@ -54,8 +58,10 @@ class PolApplication(Application):
         self, request: abci.RequestFinalizeBlock, /
     ) -> abci.ResponseFinalizeBlock:
         """See `Consensus.finalize_block`."""
-        return await self._consensus.finalize_block(request)
+        with self.measures.finalize_block_seconds.time():
+            return await self._consensus.finalize_block(request)
 
     async def commit(self, _request: abci.RequestCommit, /) -> abci.ResponseCommit:
         """See `Consensus.commit`."""
-        return self._consensus.commit()
+        with self.measures.commit_seconds.time():
+            return self._consensus.commit()

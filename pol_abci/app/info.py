@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING
 from pol_abci import __version__
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.crypto import proof_pb2
-from pol_abci.app.standstill import explain_standstill
+from pol_abci.app.standstill import compute_block_age_ms, explain_standstill
 from pol_abci.client.chain import HISTORY_LIMIT, HISTORY_PATH, STATUS_PATH
 from pol_abci.client.sending import ACCOUNT_PATH
 from pol_abci.rules import keys
 from pol_abci.rules.address import ADDRESS_BYTES
-from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.difficulty import compute_difficulty
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.merkle import encode_value
@@ -160,13 +159,14 @@ class Info:
             "chain_id": replica.chain.chain_id,
             "height": replica.store.height,
             "time_ms": replica.time_ms,
+            "block_age_ms": compute_block_age_ms(replica),
             "standstill": explain_standstill(replica),
         }
         if replica.store.height == 0:
             return status
         params, head = replica.chain.params.difficulty, replica.get_head()
         verifier, soonest = replica.verifier, replica.tickets.get_soonest()
-        counters = verifier.status
+        counters, accuracy = verifier.status, replica.find_accuracy()
         return status | {
             "generation": head.generation,
             "seed": head.seed.hex(),
@@ -192,22 +192,17 @@ class Info:
                 "best_score": None if soonest is None else soonest.verdict.score,
                 "best_good_time_ms": None if soonest is None else soonest.good_time_ms,
             },
-            "accuracy": self._find_accuracy(head.generation),
+            "accuracy": (
+                None
+                if accuracy is None
+                else {
+                    "generation": accuracy.generation,
+                    "correct": accuracy.correct_all,
+                    "size": accuracy.size_all,
+                }
+            ),
             "size_all": verifier.size_all,
         }
-
-    def _find_accuracy(self, generation: int) -> dict[str, int] | None:
-        """Accuracy of the newest generations that has one; the verifier measures when idle."""
-        for candidate in range(generation, max(0, generation - 3), -1):
-            data = self._replica.store.get_record(candidate)
-            record = None if data is None else GenerationRecord.decode(data)
-            if record is not None and record.has_accuracy:
-                return {
-                    "generation": candidate,
-                    "correct": record.correct_all,
-                    "size": record.size_all,
-                }
-        return None
 
 
 def _decode_index(data: bytes) -> int:

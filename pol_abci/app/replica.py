@@ -48,7 +48,8 @@ class Replica:
 
     `state` is the newest committed state (after InitChain and before the first Commit: genesis);
     `mempool_state` a fork of it that CheckTx applies transfers to; `head` the newest generation;
-    `time_ms` the newest header time that this node has seen; `started_ms` when it came up.
+    `time_ms` the newest header time that this node has seen; `started_ms` when it came up, and
+    `committed_ms` when it last committed a block, or came up, both by its own clock.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Replica:
         self.time_ms = 0
         self.on_change: Callable[[], None] = lambda: None
         self._clock_ms = clock_ms
-        self.started_ms = clock_ms()
+        self.started_ms = self.committed_ms = clock_ms()
         self._authenticated: OrderedDict[bytes, SignedTx] = OrderedDict()
         self._authenticated_bytes = 0
         verifier.on_true_walk = self.keep_ticket
@@ -99,6 +100,7 @@ class Replica:
         assert (accepted is None) == (weights is None)
         record = None if accepted is None else (accepted.generation, accepted.encode())
         self.store.commit(pending, height, record)
+        self.committed_ms = self.get_now_ms()
         self.state = self.store.state()
         self.mempool_state = Overlay(self.state)
         if weights is not None:
@@ -134,6 +136,16 @@ class Replica:
             GenerationRecord.decode(data), has_accuracy=True, correct_all=correct, size_all=size
         )
         self.store.put_record(generation, record.encode())
+
+    def find_accuracy(self) -> GenerationRecord | None:
+        """Return the newest generation whose accuracy is known, if one of the last three is."""
+        generation = self.get_head().generation
+        for candidate in range(generation, max(0, generation - 3), -1):
+            data = self.store.get_record(candidate)
+            record = None if data is None else GenerationRecord.decode(data)
+            if record is not None and record.has_accuracy:
+                return record
+        return None
 
     # -- transactions
 

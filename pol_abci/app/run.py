@@ -11,12 +11,15 @@ import structlog
 
 from pol_abci.abci.server import serve
 from pol_abci.app.application import PolApplication
+from pol_abci.app.metrics import make_registry
 from pol_abci.app.replica import Replica
 from pol_abci.app.resubmit import resubmit_tickets
+from pol_abci.app.standstill import find_fault
 from pol_abci.app.tasks import run_until_first_ends
 from pol_abci.app.verifier import Verifier
 from pol_abci.app.verifier_messages import Configure
 from pol_abci.client.rpc import RpcClient
+from pol_abci.monitor import run_monitor
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store.store import Store
 
@@ -36,7 +39,8 @@ class AppSettings:
     """What an application process needs to know.
 
     `listen` is "unix://path" or "tcp://host:port", where CometBFT connects; `rpc_url` is that
-    CometBFT's own RPC; `threads` are the verifier's.
+    CometBFT's own RPC; `threads` and `device` are the verifier's; `metrics`
+    is "host:port" to serve metrics and health at, or None.
     """
 
     chain_id: str
@@ -79,8 +83,16 @@ async def run_app(settings: AppSettings) -> None:
         log.info("the verifier loads its data", height=store.height)
 
         async def serve_when_ready() -> None:
+        application = PolApplication(replica)
+        await stack.enter_async_context(
+            run_monitor(
+                settings.metrics,
+                make_registry(replica, application.measures, settings.store_path),
+                lambda: find_fault(replica, settings.store_path),
+            )
+        )
             await started.wait()
-            await serve(PolApplication(replica), settings.listen)
+            await serve(application, settings.listen)
 
         await run_until_first_ends(
             verifier.run(started), serve_when_ready(), resubmit_tickets(replica, rpc)

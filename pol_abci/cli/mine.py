@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, json_option
+from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, json_option, metrics_option
 from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.miner_view import MinerNarrator, draw_miner, encode_status
 from pol_abci.cli.passphrase import load_key, passphrase_file_option
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of torch; small models are quickest with one.",
 )
+@metrics_option
 @log_level_option
 @log_format_option
 @json_option
@@ -66,6 +67,7 @@ def mine(
     data: Path | None,
     device: str,
     threads: int,
+    metrics: str | None,
     log_level: str,
     log_format: str | None,
     as_json: bool,
@@ -84,7 +86,12 @@ def mine(
     )
 
     settings = MinerSettings(
-        node_url=url, key=account, data_dir=data, device=device, threads=threads
+        node_url=url,
+        key=account,
+        data_dir=data,
+        device=device,
+        threads=threads,
+        metrics=metrics,
     )
     with ExitStack() as stack:
         show = _choose_report(stack, as_json=as_json)

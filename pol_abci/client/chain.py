@@ -64,12 +64,14 @@ class Accuracy:
 class ChainStatus:
     """The application's view of the chain. Difficulties in 1/65,536 bit.
 
+    `time_ms` is the newest header time; `block_age_ms` says for how long nothing was committed.
     `standstill` says why no generation can come at present, or None.
     """
 
     chain_id: str
     height: int
     time_ms: int
+    block_age_ms: int
     generation: int
     seed: bytes
     weights_root: bytes
@@ -151,6 +153,7 @@ def _parse_status(content: Any) -> ChainStatus:
         chain_id=str(content["chain_id"]),
         height=int(content["height"]),
         time_ms=int(content["time_ms"]),
+        block_age_ms=int(content["block_age_ms"]),
         generation=int(content["generation"]),
         seed=bytes.fromhex(content["seed"]),
         weights_root=bytes.fromhex(content["weights_root"]),

@@ -23,10 +23,12 @@ from pol_abci.learning.task import open_device
 from pol_abci.learning.walk import load_task
 from pol_abci.miner.follow import Follower, HeadMoves
 from pol_abci.miner.search import Search
+from pol_abci.miner.metrics import MinerMetrics
 from pol_abci.miner.status import MinerStatus, StepRate, compute_odds
 from pol_abci.miner.submit import Reception, Submitter
 from pol_abci.miner.ticket import ChainClock
 from pol_abci.rules.difficulty import compute_difficulty
+from pol_abci.monitor import run_monitor
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest, parse_genesis
 from pol_abci.rules.ledger import compute_reward
@@ -61,7 +63,8 @@ class MinerSettings:
     """What a miner is started with.
 
     `data_dir` is where datasets lie that come with no package; `device` is torch's name of it;
-    `threads` is how many torch uses: small models are quickest with one.
+    `threads` is how many torch uses: small models are quickest with one; `metrics` is
+    "host:port" to serve metrics and health at, or None.
     """
 
     node_url: str
@@ -70,6 +73,7 @@ class MinerSettings:
     device: str = "cpu"
     threads: int = 1
 
+    metrics: str | None = None
 
 async def run_miner(settings: MinerSettings, report: Callable[[MinerStatus], None]) -> None:
     """Mine until cancelled, telling `report` twice a second how it goes.
@@ -86,8 +90,17 @@ async def run_miner(settings: MinerSettings, report: Callable[[MinerStatus], Non
         The address is none.
     """
     open_device(settings.device)  # a mistyped name is told before a node is waited for
-    async with RpcClient(settings.node_url) as rpc:
-        board = _Board(report)
+    metrics = MinerMetrics()
+
+    def tell(status: MinerStatus) -> None:
+        metrics.status = status
+        report(status)
+
+    async with (
+        run_monitor(settings.metrics, metrics.registry, metrics.find_fault),
+        RpcClient(settings.node_url) as rpc,
+    ):
+        board = _Board(tell)
         chain_id, genesis = await _get_genesis(rpc, board)
         board.say(f"loading the task of {chain_id}")
         torch.set_num_threads(settings.threads)
@@ -187,6 +200,7 @@ class _Miner:
         self._rate = StepRate()
         self._blocks_won = 0
         self._coins_won = Amount(0)
+        self._disconnects = 0
         self._balance: Amount | None = None
 
     async def run(self) -> None:
@@ -209,6 +223,7 @@ class _Miner:
                     case Disconnected(reason):
                         self._board.is_connected = False
                         self._board.connection = f"{reason}; trying again"
+                        self._disconnects += self._board.is_connected
                         continue
                     case BlockHeader():
                         self._check_chain_id(event.chain_id)
@@ -321,6 +336,8 @@ class _Miner:
             steps_per_second=rate,
             best_score_bits=best.score / SCORE_UNIT if best else None,
             best_good_in_s=max(0, best.good_time_ms - now_ms) / 1_000 if best else None,
+            proofs_sent=self._submitter.sent,
+            disconnects=self._disconnects,
             blocks_won=self._blocks_won,
             coins_won=self._coins_won,
             balance=self._balance,

@@ -48,6 +48,8 @@ class MinerStatus:
     chain_id: str | None = None
     generation: int | None = None
     steps: int = 0
+    proofs_sent: int = 0
+    disconnects: int = 0
     steps_per_second: float = 0.0
     best_score_bits: float | None = None
     best_good_in_s: float | None = None

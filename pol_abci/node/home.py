@@ -45,7 +45,9 @@ class HomeError(PolError):
 class Settings:
     """What pol.toml says. `listen` is where CometBFT finds the app, `rpc_url` the reverse.
 
-    A relative path in `listen` begins at the home. `threads` are the verifier's.
+    A relative path in `listen` begins at the home. `threads` are the verifier's. `device` is
+    what it and the miner of `up` compute on, by torch's name. `metrics` is where the app serves
+    metrics and health, "host:port", or None.
     """
 
     chain_id: str
@@ -53,6 +55,8 @@ class Settings:
     listen: str
     rpc_url: str
     threads: int
+    device: str = "cpu"
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,11 @@ def write_settings(path: Path, settings: Settings) -> None:
     app["listen"] = settings.listen
     app.add(tomlkit.comment("The RPC of this node's CometBFT."))
     app["rpc"] = settings.rpc_url
+    app.add(tomlkit.comment("Where it serves /metrics for Prometheus and /health."))
+    if settings.metrics is None:
+        app.add(tomlkit.comment('metrics = "127.0.0.1:26670"'))
+    else:
+        app["metrics"] = settings.metrics
     verifier = tomlkit.table()
     verifier.add(tomlkit.comment("Threads of the process that verifies proofs."))
     verifier["threads"] = settings.threads
@@ -299,6 +308,16 @@ def _read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file into plain values."""
     try:
         return tomlkit.parse(file.read_text(encoding="utf-8")).unwrap()
+def _take_optional(
+    file: Path, values: dict[str, Any], section: str, key: str, kind: type[T]
+) -> T | None:
+    """Take a value that need not be there."""
+    table = values.get(section)
+    if isinstance(table, dict) and key in table:
+        return _take(file, values, section, key, kind)
+    return None
+
+
     except OSError as error:
         raise HomeError(f"cannot read {file}: {error.strerror}") from error
     except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:

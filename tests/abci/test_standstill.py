@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pol_abci.abci.generated.abci import types_pb2 as pb
 from pol_abci.app.standstill import PATIENCE_INTERVALS, explain_standstill
 from pol_abci.rules.params import SCORE_UNIT
-from tests.abci.digits_chain import TARGET_MS, make_key, search_claim, sign_claim
+from tests.abci.digits_chain import (
+    TARGET_MS,
+    make_genesis,
+    make_key,
+    make_test_params,
+    search_claim,
+    sign_claim,
+)
 from tests.abci.digits_driver import run_chain
 
 if TYPE_CHECKING:
@@ -71,9 +79,46 @@ async def test_no_proof_has_arrived(tmp_path: Path) -> None:
         await wait(chain, PATIENCE_MS)
         sentence = explain(chain)
         assert sentence is not None
-        assert "is a miner running? The difficulty is 0.0 bits and falls" in sentence
+        assert "is a miner running? The difficulty has fallen to nothing" in sentence
         reply = await chain.app.query(pb.RequestQuery(path=b"/status"))
         assert json.loads(reply.value)["standstill"] == sentence
+
+
+async def test_the_difficulty_is_far_above_what_miners_reach(tmp_path: Path) -> None:
+    params = make_test_params()
+    steep = replace(params.difficulty, first=40 * SCORE_UNIT)
+    genesis = make_genesis(replace(params, difficulty=steep))
+    async with run_chain(tmp_path, genesis=genesis) as chain:
+        await chain.begin()
+        await wait(chain, PATIENCE_MS)
+        sentence = explain(chain)
+        assert sentence is not None
+        left = 40 - PATIENCE_INTERVALS * steep.slope / SCORE_UNIT
+        assert f"The difficulty is {left:.1f} bits and falls by 0.62 a second" in sentence
+
+
+async def test_a_proof_is_being_verified(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        await wait(chain, PATIENCE_MS)
+        for number in (5, 6):
+            await chain.check(chain.mine(number))
+        verifier = chain.nodes[0].verifier
+        walked = verifier._queue.pop()
+        assert walked is not None
+        verifier._walking = walked[0]
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "a proof is being verified, 1 more wait for it" in sentence
+
+
+async def test_a_node_that_catches_up(tmp_path: Path) -> None:
+    async with run_started_chain(tmp_path) as chain:
+        await wait(chain, PATIENCE_MS)
+        chain.clock.now_ms += 1_000_000
+        await chain.driver.make_block([], time_ms=chain.nodes[0].replica.time_ms + 1_000)
+        sentence = explain(chain)
+        assert sentence is not None
+        assert "blocks come, the newest of 999 s ago: this node is catching up" in sentence
 
 
 async def test_the_verifier_is_not_running(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class FakeNode:
             "head_difficulty": 14 * SCORE_UNIT,
             "difficulty_now": 13 * SCORE_UNIT,
             "target_interval_ms": 4_000,
+            "block_age_ms": 0,
             "standstill": self.standstill,
             "verifier": {
                 "alive": True,

@@ -24,6 +24,7 @@ STATUS: dict[str, Any] = {
     "head_difficulty": 786_432,
     "difficulty_now": 700_000,
     "target_interval_ms": 4_000,
+    "block_age_ms": 250,
     "standstill": None,
     "verifier": {
         "alive": True,

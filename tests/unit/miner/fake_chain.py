@@ -316,6 +316,7 @@ class FakeChain:
             "head_difficulty": head.difficulty,
             "difficulty_now": head.difficulty,
             "target_interval_ms": TARGET_MS,
+            "block_age_ms": 0,
             "standstill": None,
             "verifier": {
                 "alive": True,
