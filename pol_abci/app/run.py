@@ -79,10 +79,6 @@ async def run_app(settings: AppSettings) -> None:
             store=store,
             verifier=verifier,
         )
-        started = asyncio.Event()
-        log.info("the verifier loads its data", height=store.height)
-
-        async def serve_when_ready() -> None:
         application = PolApplication(replica)
         await stack.enter_async_context(
             run_monitor(
@@ -91,6 +87,10 @@ async def run_app(settings: AppSettings) -> None:
                 lambda: find_fault(replica, settings.store_path),
             )
         )
+        started = asyncio.Event()
+        log.info("the verifier loads its data", height=store.height)
+
+        async def serve_when_ready() -> None:
             await started.wait()
             await serve(application, settings.listen)
 

@@ -22,13 +22,13 @@ from pol_abci.client.rpc import BlockHeader, NodeUnreachable, RpcClient, RpcErro
 from pol_abci.learning.task import open_device
 from pol_abci.learning.walk import load_task
 from pol_abci.miner.follow import Follower, HeadMoves
-from pol_abci.miner.search import Search
 from pol_abci.miner.metrics import MinerMetrics
+from pol_abci.miner.search import Search
 from pol_abci.miner.status import MinerStatus, StepRate, compute_odds
 from pol_abci.miner.submit import Reception, Submitter
 from pol_abci.miner.ticket import ChainClock
-from pol_abci.rules.difficulty import compute_difficulty
 from pol_abci.monitor import run_monitor
+from pol_abci.rules.difficulty import compute_difficulty
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest, parse_genesis
 from pol_abci.rules.ledger import compute_reward
@@ -72,8 +72,8 @@ class MinerSettings:
     data_dir: Path | None = None
     device: str = "cpu"
     threads: int = 1
-
     metrics: str | None = None
+
 
 async def run_miner(settings: MinerSettings, report: Callable[[MinerStatus], None]) -> None:
     """Mine until cancelled, telling `report` twice a second how it goes.
@@ -198,9 +198,9 @@ class _Miner:
         self._is_chain_known = True
         self._loop = asyncio.get_running_loop()
         self._rate = StepRate()
+        self._disconnects = 0
         self._blocks_won = 0
         self._coins_won = Amount(0)
-        self._disconnects = 0
         self._balance: Amount | None = None
 
     async def run(self) -> None:
@@ -221,9 +221,9 @@ class _Miner:
                         self._is_chain_known = False
                         self._submitter.reconnect()
                     case Disconnected(reason):
+                        self._disconnects += self._board.is_connected
                         self._board.is_connected = False
                         self._board.connection = f"{reason}; trying again"
-                        self._disconnects += self._board.is_connected
                         continue
                     case BlockHeader():
                         self._check_chain_id(event.chain_id)
@@ -334,10 +334,10 @@ class _Miner:
             chain_id=self._chain_id,
             steps=self._search.steps,
             steps_per_second=rate,
-            best_score_bits=best.score / SCORE_UNIT if best else None,
-            best_good_in_s=max(0, best.good_time_ms - now_ms) / 1_000 if best else None,
             proofs_sent=self._submitter.sent,
             disconnects=self._disconnects,
+            best_score_bits=best.score / SCORE_UNIT if best else None,
+            best_good_in_s=max(0, best.good_time_ms - now_ms) / 1_000 if best else None,
             blocks_won=self._blocks_won,
             coins_won=self._coins_won,
             balance=self._balance,

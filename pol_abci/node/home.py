@@ -269,6 +269,8 @@ def _read_settings(file: Path) -> Settings:
         listen=_take(file, values, "app", "listen", str),
         rpc_url=_take(file, values, "app", "rpc", str),
         threads=_take(file, values, "verifier", "threads", int),
+        device=_take(file, values, "verifier", "device", str),
+        metrics=_take_optional(file, values, "app", "metrics", str),
     )
     unknown = [
         f"{section}.{key}"
@@ -304,10 +306,6 @@ def _take(file: Path, values: dict[str, Any], section: str, key: str, kind: type
     return value
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
-    """Read a TOML file into plain values."""
-    try:
-        return tomlkit.parse(file.read_text(encoding="utf-8")).unwrap()
 def _take_optional(
     file: Path, values: dict[str, Any], section: str, key: str, kind: type[T]
 ) -> T | None:
@@ -318,6 +316,10 @@ def _take_optional(
     return None
 
 
+def _read_toml(file: Path) -> dict[str, Any]:
+    """Read a TOML file into plain values."""
+    try:
+        return tomlkit.parse(file.read_text(encoding="utf-8")).unwrap()
     except OSError as error:
         raise HomeError(f"cannot read {file}: {error.strerror}") from error
     except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
