@@ -6,7 +6,8 @@ finalized block is kept, and only Commit writes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,7 +18,6 @@ from pol_abci.rules.codec import ProofMessage
 from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx, SecondProof
 from pol_abci.rules.genesis import compute_genesis_digest, decode_genesis, process_genesis
 from pol_abci.rules.merkle import encode_uvarint
-from pol_abci.rules.misbehaviour import process_misbehaviour
 from pol_abci.rules.params import PROTOCOL_VERSION
 from pol_abci.rules.state import Overlay
 from pol_abci.rules.transition import (
@@ -25,9 +25,7 @@ from pol_abci.rules.transition import (
     BlockOutcome,
     CommitVote,
     check_claim,
-    get_head,
     process_block,
-    process_tx,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +43,17 @@ log = structlog.get_logger(__name__)
 
 ACCEPTANCE_SHARE = 16
 """A proposal takes tickets accepted until this part of a target interval after its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Executed:
+    """A block run on a fork of the committed state, for the next call about the same block."""
+
+    block: BlockContext
+    raws: tuple[bytes, ...]
+    txs: Sequence[SignedTx | InvalidTx]
+    state: Overlay
+    outcome: BlockOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,7 @@ class Consensus:
         self._replica = replica
         self._genesis: _Genesis | None = None
         self._decided: _Decided | None = None
+        self._executed: _Executed | None = None
 
     # -- InitChain
 
@@ -89,6 +99,7 @@ class Consensus:
         state = Overlay(replica.store.state())
         updates = process_genesis(state, replica.chain.chain_id, replica.genesis)
         self._genesis = _Genesis(state.changes, weights)
+        self._executed = None
         replica.begin(state, weights)
         log.info("the chain begins", chain_id=request.chain_id, height=request.initial_height)
         return abci.ResponseInitChain(
@@ -139,11 +150,8 @@ class Consensus:
         )
         proofs = {} if ticket is None else {ticket.raw: ticket}
         verdicts = {} if ticket is None else {ticket.claim: ticket.verdict}
-        state = Overlay(replica.state)
-        # Evidence comes first in a block: who is barred by it cannot leave jail in the same one
-        generation = get_head(state).generation
-        process_misbehaviour(state, replica.chain.params, generation, block.misbehaviour)
-        chosen: list[bytes] = []
+        raws: list[bytes] = []
+        txs: list[SignedTx] = []
         room = request.max_tx_bytes
         for raw in (*proofs, *(raw for raw in request.txs if raw not in proofs)):
             size = _compute_encoded_size(raw)
@@ -151,13 +159,21 @@ class Consensus:
                 continue
             try:
                 tx = replica.authenticate(raw)
-                if isinstance(tx.message, ProofMessage) and raw not in proofs:
-                    continue
-                process_tx(state, replica.chain, block, tx, verdicts)
             except InvalidTx:
                 continue
-            chosen.append(raw)
+            if isinstance(tx.message, ProofMessage) and raw not in proofs:
+                continue
+            raws.append(raw)
+            txs.append(tx)
             room -= size
+        state = Overlay(replica.state)
+        outcome = process_block(state, replica.chain, block, txs, verdicts)
+        # What fails has changed nothing: without it the block comes out the same.
+        holds = [result.error is None for result in outcome.txs]
+        chosen = tuple(compress(raws, holds))
+        outcome = replace(outcome, txs=tuple(compress(outcome.txs, holds)))
+        txs = list(compress(txs, holds))
+        self._executed = _Executed(block, chosen, txs, state, outcome)
         return abci.ResponsePrepareProposal(txs=chosen)
 
     async def process_proposal(
@@ -166,8 +182,11 @@ class Consensus:
         """Accept a block in which every transaction holds, with at most one proof."""
         block = self._get_context(request, request.proposed_last_commit.votes)
         self._replica.time_ms = max(self._replica.time_ms, block.time_ms)
+        raws = tuple(request.txs)
+        if self._find_executed(block, raws) is not None:
+            return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.ACCEPT)
         txs: list[SignedTx] = []
-        for raw in request.txs:
+        for raw in raws:
             try:
                 txs.append(self._replica.authenticate(raw))
             except InvalidTx as error:
@@ -175,10 +194,11 @@ class Consensus:
         if sum(isinstance(tx.message, ProofMessage) for tx in txs) > 1:
             # told before any is walked: a proposer could send thousands
             return _reject(b"", SecondProof("a block holds at most one proof"))
-        _, outcome = await self._process(block, txs)
-        for raw, result in zip(request.txs, outcome.txs, strict=True):
+        executed = await self._execute(block, raws, txs)
+        for raw, result in zip(raws, executed.outcome.txs, strict=True):
             if result.error is not None:
                 return _reject(raw, result.error)
+        self._executed = executed
         return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.ACCEPT)
 
     # -- blocks
@@ -190,16 +210,19 @@ class Consensus:
         replica = self._replica
         block = self._get_context(request, request.decided_last_commit.votes)
         replica.time_ms = max(replica.time_ms, block.time_ms)
-        txs = self._decode(request.txs)
-        state, outcome = await self._process(block, txs, is_decided=True)
+        raws = tuple(request.txs)
+        executed = self._find_executed(block, raws)
+        if executed is None:
+            executed = await self._execute(block, raws, self._decode(raws), is_decided=True)
+        outcome = executed.outcome
         for result in outcome.txs:
             if result.error is not None:
                 # No proposal with such a transaction is accepted here: others see it otherwise,
                 # or more than two thirds of the power are not honest.
                 log.error("a decided block holds a failing transaction", reason=str(result.error))
-        changes, weights = state.changes, None
+        changes, weights = executed.state.changes, None
         if outcome.accepted is not None:
-            claim = _get_claim(txs, outcome.accepted.tx_hash)
+            claim = _get_claim(executed.txs, outcome.accepted.tx_hash)
             weights = await replica.verifier.compute_weights(claim)
         written = weights
         if self._genesis is not None:
@@ -219,7 +242,7 @@ class Consensus:
         decided = self._decided
         assert decided is not None, "Commit without FinalizeBlock"
         self._replica.commit(decided.pending, decided.height, decided.accepted, decided.weights)
-        self._genesis = self._decided = None
+        self._genesis = self._decided = self._executed = None
         if (accepted := decided.accepted) is not None:
             log.info(
                 "a new generation",
@@ -242,13 +265,14 @@ class Consensus:
                 decoded.append(error)
         return decoded
 
-    async def _process(
+    async def _execute(
         self,
         block: BlockContext,
+        raws: tuple[bytes, ...],
         txs: Sequence[SignedTx | InvalidTx],
         *,
         is_decided: bool = False,
-    ) -> tuple[Overlay, BlockOutcome]:
+    ) -> _Executed:
         """Have the block's proofs walked, then run the block on a fork."""
         replica = self._replica
         verdicts: dict[WalkClaim, WalkVerdict] = {}
@@ -261,7 +285,14 @@ class Consensus:
                 continue  # process_block finds the same, before it asks for a verdict
             verdicts[claim] = await replica.verifier.verify(claim, is_decided=is_decided)
         state = Overlay(replica.state)
-        return state, process_block(state, replica.chain, block, txs, verdicts)
+        outcome = process_block(state, replica.chain, block, txs, verdicts)
+        return _Executed(block, raws, txs, state, outcome)
+
+    def _find_executed(self, block: BlockContext, raws: tuple[bytes, ...]) -> _Executed | None:
+        """Give what was made of this very block, if it was the last to hold."""
+        last = self._executed
+        is_same = last is not None and (last.block, last.raws) == (block, raws)
+        return last if is_same else None
 
     def _get_context(
         self,

@@ -15,7 +15,7 @@ from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, GenerationRecord, ValidatorSet
 from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.signing import authenticate
-from pol_abci.rules.state import Overlay
+from pol_abci.rules.state import Overlay, RememberedState
 from pol_abci.rules.transition import ChainContext, get_head
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Replica:
         self._authenticated: OrderedDict[bytes, SignedTx] = OrderedDict()
         self._authenticated_bytes = 0
         verifier.on_true_walk = self.keep_ticket
-        self.state: StateReader = store.state()
+        self.state: StateReader = RememberedState(store.state())
         self.mempool_state = Overlay(self.state)
         if store.height:
             self.time_ms = self.get_head().time_ms
@@ -101,7 +101,7 @@ class Replica:
         record = None if accepted is None else (accepted.generation, accepted.encode())
         self.store.commit(pending, height, record)
         self.committed_ms = self.get_now_ms()
-        self.state = self.store.state()
+        self.state = RememberedState(self.store.state())
         self.mempool_state = Overlay(self.state)
         if weights is not None:
             self._follow_head(weights)

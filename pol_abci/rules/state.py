@@ -14,6 +14,9 @@ from pol_abci.rules.merkle import bucket_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+REMEMBERED_KEYS = 16_384
+"""A few MB; strangers choose which keys are read."""
+
 
 class StateReader(Protocol):
     """A state as of some moment."""
@@ -40,6 +43,28 @@ class DictState:
         return [item for item in sorted(self._entries.items()) if bucket_of(item[0]) == index]
 
 
+class RememberedState:
+    """A state that stays as it is, read from a slow place once for each key."""
+
+    def __init__(self, base: StateReader) -> None:
+        self._base = base
+        self._known: dict[bytes, bytes | None] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """Payload under `key`, or None."""
+        if key in self._known:
+            return self._known[key]
+        payload = self._base.get(key)
+        if len(self._known) >= REMEMBERED_KEYS:
+            self._known.clear()
+        self._known[key] = payload
+        return payload
+
+    def bucket(self, index: int) -> Iterable[tuple[bytes, bytes]]:
+        """Entries of one bucket, sorted by key."""
+        return self._base.bucket(index)
+
+
 class Overlay:
     """Changes on top of a state that stays as it is.
 
@@ -48,7 +73,6 @@ class Overlay:
 
     def __init__(self, base: StateReader) -> None:
         self._base = base
-        self._keys_of_bucket: dict[int, list[bytes]] = {}
         self.changes: dict[bytes, bytes | None] = {}
 
     def get(self, key: bytes) -> bytes | None:
@@ -58,18 +82,18 @@ class Overlay:
         return self._base.get(key)
 
     def bucket(self, index: int) -> list[tuple[bytes, bytes]]:
-        """Entries of one bucket with the changes made here, sorted by key."""
+        """Entries of one bucket with the changes made here, sorted by key; looks at all changes."""
         entries: dict[bytes, bytes | None] = dict(self._base.bucket(index))
-        entries.update((key, self.changes[key]) for key in self._keys_of_bucket.get(index, ()))
+        entries.update(item for item in self.changes.items() if bucket_of(item[0]) == index)
         return [(key, payload) for key, payload in sorted(entries.items()) if payload is not None]
 
     def set(self, key: bytes, payload: bytes) -> None:
         """Put `payload` under `key`."""
-        self._write(key, payload)
+        self.changes[key] = payload
 
     def delete(self, key: bytes) -> None:
         """Take `key` out of the state; nothing happens where it is not there."""
-        self._write(key, None)
+        self.changes[key] = None
 
     def merge_into_base(self) -> None:
         """Move all changes to the overlay beneath and start again with none.
@@ -81,12 +105,5 @@ class Overlay:
         """
         if not isinstance(self._base, Overlay):
             raise TypeError("only an overlay takes the changes of the overlay above it")
-        for key, payload in self.changes.items():
-            self._base._write(key, payload)  # noqa: SLF001  # same class
+        self._base.changes.update(self.changes)
         self.changes = {}
-        self._keys_of_bucket = {}
-
-    def _write(self, key: bytes, payload: bytes | None) -> None:
-        if key not in self.changes:
-            self._keys_of_bucket.setdefault(bucket_of(key), []).append(key)
-        self.changes[key] = payload

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pol_abci.rules.merkle import bucket_of
-from pol_abci.rules.state import DictState, Overlay
+from pol_abci.rules.state import DictState, Overlay, RememberedState
 
 
 def find_keys_of_one_bucket() -> list[bytes]:
@@ -121,3 +121,31 @@ def test_merge_refuses_a_base_that_cannot_be_written() -> None:
     overlay.set(b"key", b"payload")
     with pytest.raises(TypeError, match="only an overlay"):
         overlay.merge_into_base()
+
+
+class CountingState(DictState):
+    """Counts what is read."""
+
+    reads = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        self.reads += 1
+        return super().get(key)
+
+
+def test_a_remembered_state_reads_each_key_once_and_also_that_it_is_absent() -> None:
+    counting = CountingState({b"there": b"1"})
+    state = RememberedState(counting)
+    for _ in range(3):
+        assert (state.get(b"there"), state.get(b"absent")) == (b"1", None)
+    assert counting.reads == 2
+
+
+def test_strangers_cannot_fill_the_memory_of_a_remembered_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pol_abci.rules.state.REMEMBERED_KEYS", 8)
+    state = RememberedState(DictState({b"3": b"three"}))
+    for number in range(100):
+        assert state.get(b"%d" % number) == (b"three" if number == 3 else None)
+        assert len(state._known) <= 8
