@@ -37,13 +37,14 @@ class DatasetMismatch(PolError):
 class Dataset:
     """Images [count, H, W, C] and labels [count], both uint8, in canonical order.
 
-    An input is pixel / pixel_divisor, a power of two.
+    An input is pixel / pixel_divisor, a power of two. `source` says where it was found.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     classes: int
     pixel_divisor: int
+    source: str = ""
 
     def __post_init__(self) -> None:
         assert self.images.dtype == np.uint8
@@ -70,8 +71,10 @@ def _load_digits(directory: Path | None) -> tuple[Dataset, Dataset]:
     """scikit-learn's handwritten digits, 8x8, pixels 0 … 16; every fifth image is for tests."""
     del directory
     # Imported here: it takes a second, and only a start-up that loads digits needs it.
+    import sklearn  # noqa: PLC0415
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
+    source = f"scikit-learn {sklearn.__version__}"
     images, labels = load_digits(return_X_y=True)
     if len(labels) != _DIGITS_COUNT:
         raise DatasetMismatch(
@@ -81,7 +84,13 @@ def _load_digits(directory: Path | None) -> tuple[Dataset, Dataset]:
     pixels = images.astype(np.uint8).reshape(-1, 8, 8, 1)
     is_test = np.arange(len(labels)) % _DIGITS_TEST_INTERVAL == 0
     train, test = (
-        Dataset(pixels[part], labels[part].astype(np.uint8), classes=10, pixel_divisor=16)
+        Dataset(
+            pixels[part],
+            labels[part].astype(np.uint8),
+            classes=10,
+            pixel_divisor=16,
+            source=source,
+        )
         for part in (~is_test, is_test)
     )
     return train, test
@@ -101,7 +110,15 @@ def _load_fashion_mnist(directory: Path | None) -> tuple[Dataset, Dataset]:
                 f"{images_file} has {len(images)} images, {labels_file} {len(labels)} labels: "
                 "they are not of one edition"
             )
-        sets.append(Dataset(images[..., np.newaxis], labels, classes=10, pixel_divisor=256))
+        sets.append(
+            Dataset(
+                images[..., np.newaxis],
+                labels,
+                classes=10,
+                pixel_divisor=256,
+                source=str(images_file.parent),
+            )
+        )
     train, test = sets
     return train, test
 
@@ -166,6 +183,6 @@ def check_digest(name: str, part: str, dataset: Dataset, expected: bytes) -> Non
     digest = compute_digest(dataset)
     if digest != expected:
         raise DatasetMismatch(
-            f"the {part} set of {name} on this machine is not the chain's: its digest is "
+            f"the {part} set of {name} from {dataset.source} is not the chain's: its digest is "
             f"{digest.hex()}, genesis says {expected.hex()}; get the same edition of the dataset"
         )

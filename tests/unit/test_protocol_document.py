@@ -14,6 +14,7 @@ import pytest
 
 import pol_abci
 from pol_abci.app.info import Info
+from pol_abci.learning.datasets import get_dataset_names
 from pol_abci.node.presets import load_preset
 from pol_abci.rules import errors, keys
 from pol_abci.rules.codec import Record
@@ -163,6 +164,12 @@ def test_choices_of_genesis_are_taken_and_others_refused() -> None:
                 parse_params(set_member(PARAMS, path, choice))
             with pytest.raises(errors.GenesisError, match=f"one of {choices}$"):
                 parse_params(set_member(PARAMS, path, "paper"))
+
+
+def test_datasets_are_those_of_the_registry() -> None:
+    keys_of_genesis, orders = read_tables("2. Genesis")
+    (listed,) = (row[2] for row in keys_of_genesis if row[0] == "task.dataset")
+    assert listed.split(", ") == [row[0] for row in orders] == get_dataset_names()
 
 
 def test_presets_genesis_is_read_as_documented() -> None:
