@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto constraints vectors bench clean cometbft
+.PHONY: help run test lint format proto constraints vectors bench study clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -13,7 +13,7 @@ export GENERATIONS DIR
 UV_VERSION := 0.13.9
 PYTHON_CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
-TYPED := pol_abci tests $(wildcard benchmarks) examples
+TYPED := pol_abci tests $(wildcard benchmarks studies) examples
 LINTED := $(TYPED) proto
 
 # What is installed depends on these files, and an editable install on where the checkout lies.
@@ -63,6 +63,9 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 
 bench: $(DEV_STAMP) cometbft ## measure, and write the table of docs/performance.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py $(NAMES)
+
+study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/study.md anew
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/learning.py
 
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
