@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,12 +16,12 @@ from pol_abci.cli.describe import (
     describe_tickets,
     describe_verifier,
 )
+from pol_abci.cli.node_choice import choose_node, node_option
 from pol_abci.cli.pace import PACE_WINDOW
+from pol_abci.cli.standstill import NOT_BEGUN, explain_round, explain_standstill, is_frozen
 from pol_abci.cli.words import format_seconds
-from pol_abci.client.chain import get_chain_status, get_history
-from pol_abci.client.rpc import RpcClient
-from pol_abci.node.home import load_home
-from pol_abci.rules.errors import PolError
+from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
+from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError, UnexpectedAnswer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,12 +31,8 @@ if TYPE_CHECKING:
     from pol_abci.rules.codec import GenerationRecord
 
 
-class OtherChain(PolError):
-    """A node of another chain answers where the home's own should."""
-
-
 @click.command(epilog=EXIT_CODES)
-@click.option("--node", metavar="URL", help="A node's RPC, in place of the one of --home.")
+@node_option
 @home_option
 @json_option
 def status(*, node: str | None, home: Path, as_json: bool) -> None:
@@ -44,49 +40,65 @@ def status(*, node: str | None, home: Path, as_json: bool) -> None:
 
     A chain that stands still is no fault: the exit code is 0 whenever the node answers.
     """
-    if node is None:
-        settings = load_home(home).settings
-        url, chain_id = settings.rpc_url, settings.chain_id
-    else:
-        url, chain_id = node, None
-    comet, chain, records = asyncio.run(_ask(url))
-    if chain_id not in (None, chain.chain_id):
-        raise OtherChain(
-            f"{url} is a node of {chain.chain_id}, and {home} is of {chain_id}: this home's node "
-            f"does not run, and another one has its port"
-        )
+    choice = choose_node(node, home)
+    comet, chain, records = asyncio.run(_ask(choice.url))
+    choice.check(chain.chain_id)
     if as_json:
-        print_json(_compose_document(url, comet, chain))
+        print_json(_compose_document(choice.url, answers))
         return
-    for name, sentence in _describe(url, comet, chain, records):
-        click.echo(f"{name:11} {sentence}")
+    for name, sentence in _describe(url, answers):
+        click.echo(f"{name:12} {sentence}")
 
 
-async def _ask(url: str) -> tuple[NodeStatus, ChainStatus, tuple[GenerationRecord, ...]]:
+async def _ask(url: str) -> _Answers:
     async with RpcClient(url) as rpc:
-        comet, chain = await asyncio.gather(rpc.status(), get_chain_status(rpc))
+        comet = await rpc.status()
+        try:
+            chain = await get_chain_status(rpc)
+        except ChainNotBegun:
+            words = f"{NOT_BEGUN}: {explain_round(await rpc.round_state())}"
+            return _Answers(comet, None, (), words)
+        except UnexpectedAnswer:
+            raise
+        except (NodeUnreachable, RpcError) as error:
+            raise ApplicationAway(
+                f"CometBFT answers at {url}, height {comet.latest_height}, and its application "
+                f"does not: {error}. Look into the application's log, and start both again"
+            ) from error
         records = await get_history(rpc, max(1, chain.generation - PACE_WINDOW + 1))
-    return comet, chain, records
+        consensus = await rpc.round_state() if is_frozen(chain) else None
+        return _Answers(comet, chain, records, explain_standstill(comet, chain, consensus))
 
 
-def _compose_document(url: str, comet: NodeStatus, chain: ChainStatus) -> dict[str, Any]:
+def _compose_document(url: str, answers: _Answers) -> dict[str, Any]:
     """Put the app's answer as it is beside what CometBFT says."""
+    comet = answers.comet
+    said = asdict(answers.chain) if answers.chain else {"chain_id": comet.chain_id, "height": 0}
     document = {
-        name: value.hex() if isinstance(value, bytes) else value
-        for name, value in asdict(chain).items()
+        name: value.hex() if isinstance(value, bytes) else value for name, value in said.items()
     }
+    document["standstill"] = answers.standstill
     node = {"url": url, "cometbft": comet.version, "catching_up": comet.catching_up}
     return {**document, "node": node}
 
 
-def _describe(
-    url: str, comet: NodeStatus, chain: ChainStatus, records: tuple[GenerationRecord, ...]
-) -> list[tuple[str, str]]:
+def _describe(url: str, answers: _Answers) -> list[tuple[str, str]]:
     """Return the lines for people, each with its name."""
-    since_ms = max(0, chain.time_ms - chain.head_time_ms)
+    comet = answers.comet
     catching_up = ", catching up with the other nodes" if comet.catching_up else ""
+    lines = [("chain", f"{comet.chain_id} at {url}, CometBFT {comet.version}{catching_up}")]
+    if answers.chain is not None:
+        lines += _describe_chain(answers.chain, answers.records)
+    if answers.standstill is not None:
+        lines.append(("stands still", answers.standstill))
+    return lines
+
+
+def _describe_chain(
+    chain: ChainStatus, records: tuple[GenerationRecord, ...]
+) -> list[tuple[str, str]]:
+    since_ms = max(0, chain.time_ms - chain.head_time_ms)
     lines = [
-        ("chain", f"{chain.chain_id} at {url}, CometBFT {comet.version}{catching_up}"),
         ("height", str(chain.height)),
         ("generation", f"{chain.generation}, {format_seconds(since_ms)} old at the last block"),
         ("interval", describe_interval(records, chain.target_interval_ms)),
@@ -95,7 +107,5 @@ def _describe(
         ("proofs", describe_tickets(chain.tickets)),
     ]
     if chain.accuracy is not None:
-        lines.insert(3, ("accuracy", describe_accuracy(chain.accuracy)))
-    if chain.standstill is not None:
-        lines.append(("stands still", chain.standstill))
+        lines.insert(2, ("accuracy", describe_accuracy(chain.accuracy)))
     return lines

@@ -81,6 +81,17 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundState:
+    """Where a node's consensus stands on its next block: of `total` power, what has voted."""
+
+    height: int
+    round: int
+    prevotes: int
+    precommits: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeGenesis:
     """CometBFT's genesis document, with the application's part as it stands there."""
 
@@ -200,6 +211,27 @@ class RpcClient:
             latest_height=sync.integer("latest_block_height"),
             latest_time_ms=sync.time_ms("latest_block_time"),
             catching_up=sync.boolean("catching_up"),
+        )
+
+    async def round_state(self) -> RoundState:
+        """Where the node's consensus stands."""
+        state = (await self.call("consensus_state")).at("round_state")
+        place = re.fullmatch(r"(\d+)/(\d+)/\d+", state.text("height/round/step"), re.ASCII)
+        number = int(place[2]) if place else 0
+        votes = next(
+            (each for each in state.items("height_vote_set") if each.integer("round") == number),
+            None,
+        )
+        if place is None or votes is None:
+            raise UnexpectedAnswer(f"{self.url} sent a consensus_state that cannot be read")
+        prevotes, total = votes.voted("prevotes_bit_array")
+        precommits, _ = votes.voted("precommits_bit_array")
+        return RoundState(
+            height=int(place[1]),
+            round=number,
+            prevotes=prevotes,
+            precommits=precommits,
+            total=total,
         )
 
     async def genesis(self) -> NodeGenesis:
@@ -483,6 +515,13 @@ class Reading:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise self._unexpected(f"has {name} that is not base64") from error
+
+    def voted(self, name: str) -> tuple[int, int]:
+        """Power that voted and power of all, of a text as `BA{4:xx__} 50/100 = 0.50`."""
+        match = re.fullmatch(r"BA\{.*\} (\d+)/([1-9]\d*) = .*", self.text(name), re.ASCII)
+        if match is None:
+            raise self._unexpected(f"has {name} that counts no votes")
+        return int(match[1]), int(match[2])
 
     def header(self, name: str) -> BlockHeader:
         """A header."""

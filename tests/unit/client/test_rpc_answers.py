@@ -11,6 +11,7 @@ import pytest
 from pol_abci.client.rpc import (
     InvalidNodeUrl,
     NodeUnreachable,
+    RoundState,
     RpcClient,
     RpcError,
     TxInCache,
@@ -59,6 +60,25 @@ async def test_status_of_a_node() -> None:
     assert (status.chain_id, status.latest_height) == ("c", 3)
     assert status.latest_time_ms % 1000 == 816
     assert not status.catching_up
+
+
+async def test_where_consensus_stands() -> None:
+    votes = [
+        {"round": 0, "prevotes_bit_array": "BA{4:xxxx} 40/40 = 1.00", "precommits_bit_array": "x"},
+        {
+            "round": 1,
+            "prevotes": ["Vote{0:9D0E32064791 8/01/1(Prevote)}", "nil-Vote"],
+            "prevotes_bit_array": "BA{4:xx__} 20/40 = 0.50",
+            "precommits_bit_array": "BA{4:____} 0/40 = 0.00",
+        },
+    ]
+    state = {"height/round/step": "8/1/4", "height_vote_set": votes}
+    stands = await make_client(lambda *_: {"round_state": state}).round_state()
+    assert stands == RoundState(height=8, round=1, prevotes=20, precommits=0, total=40)
+    for broken in ({"height/round/step": "8/1"}, {"height_vote_set": votes[:1]}):
+        node = make_client(lambda *_, broken=broken: {"round_state": {**state, **broken}})
+        with pytest.raises(UnexpectedAnswer):
+            await node.round_state()
 
 
 async def test_a_query_travels_as_cometbft_wants_it() -> None:
