@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 CHAIN_FILE = "chain.json"
 POSITION_FILE = "position.json"
 STORE_FOLDER = "store"
-_ALL = 2**63
 
 
 class AuditFolderError(PolError):
@@ -147,7 +147,7 @@ class AuditFolder:
 
     def read_records(self) -> list[GenerationRecord]:
         """All generations so far, in order."""
-        return [GenerationRecord.decode(data) for _, data in self.store.records(1, _ALL)]
+        return [GenerationRecord.decode(data) for _, data in self.store.records(1, sys.maxsize)]
 
     def close(self) -> None:
         """Give the store back."""
