@@ -15,6 +15,8 @@ from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.errors import CODE_OK, MalformedRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pol_abci.client.rpc import QueryAnswer, RpcClient
 
 STATUS_PATH = "/status"
@@ -103,7 +105,7 @@ async def get_chain_status(rpc: RpcClient) -> ChainStatus:
         if content["height"] == 0:
             raise ChainNotBegun(f"the chain behind {rpc.url} has not begun: no block yet")
         return _parse_status(content)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UnexpectedAnswer(
             f"the application behind {rpc.url} is not a pol-abci of this version: "
             f"its {STATUS_PATH} cannot be read ({error})"
@@ -151,38 +153,38 @@ def _parse_status(content: Any) -> ChainStatus:
     verifier, tickets, accuracy = content["verifier"], content["tickets"], content["accuracy"]
     return ChainStatus(
         chain_id=str(content["chain_id"]),
-        height=int(content["height"]),
-        time_ms=int(content["time_ms"]),
-        block_age_ms=int(content["block_age_ms"]),
-        generation=int(content["generation"]),
+        height=_integer(content["height"]),
+        time_ms=_integer(content["time_ms"]),
+        block_age_ms=_integer(content["block_age_ms"]),
+        generation=_integer(content["generation"]),
         seed=bytes.fromhex(content["seed"]),
         weights_root=bytes.fromhex(content["weights_root"]),
-        head_time_ms=int(content["head_time_ms"]),
-        head_difficulty=int(content["head_difficulty"]),
-        difficulty_now=int(content["difficulty_now"]),
-        target_interval_ms=int(content["target_interval_ms"]),
-        standstill=content["standstill"],
+        head_time_ms=_integer(content["head_time_ms"]),
+        head_difficulty=_integer(content["head_difficulty"]),
+        difficulty_now=_integer(content["difficulty_now"]),
+        target_interval_ms=_integer(content["target_interval_ms"]),
+        standstill=None if content["standstill"] is None else str(content["standstill"]),
         verifier=VerifierStatus(
             alive=bool(verifier["alive"]),
-            queued=int(verifier["queued"]),
+            queued=_integer(verifier["queued"]),
             walking=bool(verifier["walking"]),
-            walked=int(verifier["walked"]),
-            false=int(verifier["false"]),
-            steps_per_second=_optional(float, verifier["steps_per_second"]),
+            walked=_integer(verifier["walked"]),
+            false=_integer(verifier["false"]),
+            steps_per_second=_optional(_speed, verifier["steps_per_second"]),
         ),
         tickets=TicketsStatus(
-            kept=int(tickets["kept"]),
-            best_score=_optional(int, tickets["best_score"]),
-            best_good_time_ms=_optional(int, tickets["best_good_time_ms"]),
+            kept=_integer(tickets["kept"]),
+            best_score=_optional(_integer, tickets["best_score"]),
+            best_good_time_ms=_optional(_integer, tickets["best_good_time_ms"]),
         ),
         accuracy=None
         if accuracy is None
         else Accuracy(
-            generation=int(accuracy["generation"]),
-            correct=int(accuracy["correct"]),
-            size=int(accuracy["size"]),
+            generation=_integer(accuracy["generation"]),
+            correct=_integer(accuracy["correct"]),
+            size=_integer(accuracy["size"]),
         ),
-        size_all=int(content["size_all"]),
+        size_all=_integer(content["size_all"]),
     )
 
 
@@ -191,5 +193,19 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _optional(kind: type[Number], value: Any) -> Number | None:
+def _integer(value: Any) -> int:
+    """Refuse what no counter of the application can be."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
+        raise ValueError(f"{str(value)[:20]!r} is no 64-bit integer")
+    return value
+
+
+def _speed(value: Any) -> float:
+    """Refuse texts, which Python would read as infinite or as no number."""
+    if not isinstance(value, int | float) or not 0 <= value < 2**64:
+        raise ValueError(f"{str(value)[:20]!r} is no speed")
+    return float(value)
+
+
+def _optional(kind: Callable[[Any], Number], value: Any) -> Number | None:
     return None if value is None else kind(value)

@@ -141,5 +141,5 @@ async def _receive(url: str, connection: ClientConnection, limit_s: float) -> An
         message = await connection.recv()
     try:
         return json.loads(message)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested without end
         raise UnexpectedAnswer(f"{url} sent an event that is not JSON") from error

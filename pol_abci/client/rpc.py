@@ -14,6 +14,7 @@ nanoseconds, which are taken to whole milliseconds by floor (protocol section 8)
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import calendar
@@ -244,7 +245,7 @@ class RpcClient:
                 break
         try:
             document = Reading(self.url, "genesis", json.loads(content))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer(f"{self.url} sent a genesis that is not JSON") from error
         return NodeGenesis(
             chain_id=document.text("chain_id"),
@@ -327,8 +328,10 @@ class RpcClient:
         """Call a method and read its result, an object."""
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         try:
-            response = await self._http.post(self.url, json=request)
-        except httpx.TimeoutException as error:
+            # httpx bounds each wait for a byte alone: an answer could trickle for ever
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.post(self.url, json=request)
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise NodeUnreachable(
                 f"the node at {self.url} did not answer {method} within {self._timeout_s:g} s"
             ) from error
@@ -338,7 +341,7 @@ class RpcClient:
             ) from error
         try:
             answer = response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter: nested without end
             raise UnexpectedAnswer(
                 f"{self.url} answered {method} with HTTP {response.status_code} and no JSON; "
                 f"is that CometBFT's RPC port?"

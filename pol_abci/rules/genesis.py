@@ -102,7 +102,7 @@ def decode_genesis(app_state_bytes: bytes) -> Genesis:
     """
     try:
         return parse_genesis(json.loads(app_state_bytes, object_pairs_hook=_take_pairs))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GenesisError(f"app_state: give JSON ({error})") from error
 
 

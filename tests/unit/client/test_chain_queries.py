@@ -135,3 +135,20 @@ async def test_a_damaged_history_is_refused(value: bytes) -> None:
 async def test_a_refused_query_is_told_in_the_applications_words() -> None:
     with pytest.raises(RpcError, match="refused /history: why"):
         await get_history(make_client("/history", bytes(8), b"", code=1), 0)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"time_ms": 10**400},  # a clock set to it could not be waited for
+        {"generation": -1},
+        {"height": True},
+        {"target_interval_ms": 0.5},
+        {"verifier": STATUS["verifier"] | {"steps_per_second": "nan"}},
+        {"verifier": STATUS["verifier"] | {"steps_per_second": -1}},
+    ],
+)
+async def test_numbers_that_no_node_can_mean_are_refused(lie: dict[str, Any]) -> None:
+    rpc = make_client("/status", b"", json.dumps(STATUS | lie).encode())
+    with pytest.raises(UnexpectedAnswer, match="cannot be read"):
+        await get_chain_status(rpc)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -212,6 +214,36 @@ async def test_a_node_that_hangs_is_unreachable() -> None:
         async with RpcClient(f"http://127.0.0.1:{port}", timeout_s=0.05) as rpc:
             with pytest.raises(NodeUnreachable, match=r"did not answer status within 0\.05 s"):
                 await rpc.status()
+
+
+async def test_an_answer_that_trickles_is_not_waited_for(unused_tcp_port: int) -> None:
+    client_left = asyncio.Event()
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        client_left.set()
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", unused_tcp_port)
+    async with (
+        server,
+        asyncio.timeout(20),
+        RpcClient(f"http://127.0.0.1:{unused_tcp_port}", timeout_s=0.3) as rpc,
+    ):
+        with pytest.raises(NodeUnreachable, match=r"did not answer status within 0\.3 s"):
+            await rpc.status()
+        await client_left.wait()
+
+
+async def test_json_nested_without_end_is_no_answer() -> None:
+    rpc = make_raw_client(lambda _: httpx.Response(200, content=b"[" * 100_000))
+    with pytest.raises(UnexpectedAnswer, match="no JSON"):
+        await rpc.status()
 
 
 @pytest.mark.parametrize(
