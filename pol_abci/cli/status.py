@@ -22,6 +22,7 @@ from pol_abci.cli.standstill import NOT_BEGUN, explain_round, explain_standstill
 from pol_abci.cli.words import format_seconds
 from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
 from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError, UnexpectedAnswer
+from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.rpc import NodeStatus
     from pol_abci.rules.codec import GenerationRecord
+
+
+class ApplicationAway(PolError):
+    """CometBFT answers, and the application behind it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What CometBFT and the application say; no `chain` before the first block."""
+
+    comet: NodeStatus
+    chain: ChainStatus | None
+    records: tuple[GenerationRecord, ...]
+    standstill: str | None
 
 
 @click.command(epilog=EXIT_CODES)
@@ -41,12 +56,12 @@ def status(*, node: str | None, home: Path, as_json: bool) -> None:
     A chain that stands still is no fault: the exit code is 0 whenever the node answers.
     """
     choice = choose_node(node, home)
-    comet, chain, records = asyncio.run(_ask(choice.url))
-    choice.check(chain.chain_id)
+    answers = asyncio.run(_ask(choice.url))
+    choice.check(answers.comet.chain_id)
     if as_json:
         print_json(_compose_document(choice.url, answers))
         return
-    for name, sentence in _describe(url, answers):
+    for name, sentence in _describe(choice.url, answers):
         click.echo(f"{name:12} {sentence}")
 
 
