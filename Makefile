@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto constraints vectors bench study clean cometbft
+.PHONY: help run test test-gpu lint format proto constraints vectors bench study clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -29,7 +29,7 @@ PIP_INDEX = $(BIN)/python -m pip config list | sed -n "s/^[a-z:.]*\.index-url='\
 
 help: ## list what make can do here
 	@echo "make run [GENERATIONS=40] [DIR=chain]   watch a chain train a network; go on where it was"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile \
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile \
 		| awk -F '|' '$$1 != "make run" { printf "%-39s %s\n", $$1, $$2 }'
 
 run: $(RUN_STAMP) cometbft ## watch a chain train a network
@@ -38,6 +38,9 @@ run: $(RUN_STAMP) cometbft ## watch a chain train a network
 
 test: $(DEV_STAMP) lint cometbft ## lint, and run every test, the ones with a real CometBFT included
 	$(BIN)/python -m pytest
+
+test-gpu: $(DEV_STAMP) ## run the tests that need a CUDA device; they fail where there is none
+	$(BIN)/python -m pytest -m gpu --require-gpu
 
 lint: $(DEV_STAMP) ## check style, types and import rules
 	$(BIN)/python -m ruff check $(LINTED)

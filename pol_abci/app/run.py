@@ -50,6 +50,8 @@ class AppSettings:
     listen: str
     rpc_url: str
     threads: int
+    device: str = "cpu"
+    metrics: str | None = None
 
 
 async def run_app(settings: AppSettings) -> None:
@@ -62,7 +64,9 @@ async def run_app(settings: AppSettings) -> None:
         do. Anything else is a bug, and has committed nothing.
     """
     genesis = settings.genesis
-    configure = Configure(settings.chain_id, genesis.params, genesis.weights_root, settings.threads)
+    configure = Configure(
+        settings.chain_id, genesis.params, genesis.weights_root, settings.threads, settings.device
+    )
     async with AsyncExitStack() as stack:
         store = Store.open(
             settings.store_path,

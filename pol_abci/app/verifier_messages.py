@@ -20,12 +20,16 @@ LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """First message: the task. The process loads the data and holds it against the digests."""
+    """First message: the task. The process loads the data and holds it against the digests.
+
+    Before that it holds its device against the golden walk.
+    """
 
     chain_id: str
     params: Params
     weights_root: bytes  # root(W_0)
     threads: int
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

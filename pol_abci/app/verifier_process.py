@@ -35,6 +35,7 @@ from pol_abci.app.verifier_messages import (
     encode_message,
 )
 from pol_abci.learning.evaluate import count_correct
+from pol_abci.learning.golden import check_golden_walk
 from pol_abci.learning.walk import Head, Task, load_task, verify_claim
 from pol_abci.learning.weights import from_bytes, to_bytes
 from pol_abci.rules.errors import PolError
@@ -201,7 +202,13 @@ def main() -> None:
     assert isinstance(configure, Configure)
     torch.set_num_threads(configure.threads)
     try:
-        task = load_task(configure.params, configure.weights_root, configure.chain_id)
+        check_golden_walk(configure.device)
+        task = load_task(
+            configure.params,
+            configure.weights_root,
+            configure.chain_id,
+            device=configure.device,
+        )
     except PolError as error:
         channel.send(Refused(str(error)))
         return

@@ -67,6 +67,12 @@ p2p_port_option = click.option(
     metavar="BITS",
     help="A new chain's first difficulty; measured on this machine when left out.",
 )
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="What the node is to train on: cpu, cuda, cuda:1 …",
+)
 @rpc_port_option
 @p2p_port_option
 @json_option
@@ -78,6 +84,7 @@ def init(
     genesis: Path | None,
     peers: str | None,
     difficulty_bits: float | None,
+    device: str,
     rpc_port: int,
     p2p_port: int,
     as_json: bool,
@@ -113,6 +120,7 @@ def init(
             # A name of its own: two chains of one name would take each other's transactions.
             chain_id=chain_id or f"{name}-{secrets.token_hex(3)}",
             report=report,
+            device=device,
             rpc_port=rpc_port,
             p2p_port=p2p_port,
             difficulty_bits=difficulty_bits,
@@ -123,6 +131,7 @@ def init(
             cometbft=find_cometbft(report),
             genesis_file=genesis,
             report=report,
+            device=device,
             peers=peers or "",
             rpc_port=rpc_port,
             p2p_port=p2p_port,

@@ -9,7 +9,12 @@ import click
 import uvloop
 
 from pol_abci.app.run import AppSettings, run_app
-from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option, metrics_option
+from pol_abci.cli.commands import (
+    EXIT_CODES_STOPPABLE,
+    device_option,
+    home_option,
+    metrics_option,
+)
 from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.node.home import load_home, read_genesis_document
@@ -20,10 +25,18 @@ if TYPE_CHECKING:
 
 @click.command(epilog=EXIT_CODES_STOPPABLE)
 @home_option
+@device_option
 @metrics_option
 @log_level_option
 @log_format_option
-def start(*, home: Path, metrics: str | None, log_level: str, log_format: str | None) -> None:
+def start(
+    *,
+    home: Path,
+    device: str | None,
+    metrics: str | None,
+    log_level: str,
+    log_format: str | None,
+) -> None:
     """Run the app beside a CometBFT that you run yourself.
 
     Start it before or after `cometbft node --home HOME/cometbft`, whose working directory must be
@@ -42,6 +55,7 @@ def start(*, home: Path, metrics: str | None, log_level: str, log_format: str | 
         listen=here.settings.listen,
         rpc_url=here.settings.rpc_url,
         threads=here.settings.threads,
+        device=device or here.settings.device,
         metrics=metrics or here.settings.metrics,
     )
     exit_after(run_until_stopped(run_app(settings), uvloop.run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from pol_abci.cli.apart import init_apart
-from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, home_option, report
+from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, device_option, home_option, report
 from pol_abci.cli.history import EmptyChain
 from pol_abci.cli.init import (
     DEFAULT_PRESET,
@@ -55,6 +56,7 @@ RPC_TIMEOUT_S = 3.0
     help="Stop after N new generations, counted from this start; without it, on Ctrl-C.",
 )
 @click.option("--mine/--no-mine", "is_mining", default=True, help="Mine on this machine too.")
+@device_option
 @passphrase_file_option
 @preset_option
 @chain_id_option
@@ -69,6 +71,7 @@ def up(
     home: Path,
     generations: int | None,
     is_mining: bool,
+    device: str | None,
     passphrase_file: Path | None,
     preset: str | None,
     chain_id: str | None,
@@ -88,10 +91,12 @@ def up(
     else:
         load_preset(preset or DEFAULT_PRESET)  # a mistyped name is told at once
         cometbft = find_cometbft(report)
-        options = {"--preset": preset, "--chain-id": chain_id}
+        options = {"--preset": preset, "--chain-id": chain_id, "--device": device}
         options |= {"--rpc-port": str(rpc_port), "--p2p-port": str(p2p_port)}
         init_apart(home, *(f"{name}={value}" for name, value in options.items() if value))
     here = load_home(home)
+    if device is not None:
+        here = replace(here, settings=replace(here.settings, device=device))
     here.check_free()
     passphrase = _unlock(here, passphrase_file) if is_mining else None
     log_options = ("--log-level", log_level, "--log-format", log_format or "plain")

@@ -19,7 +19,8 @@ from pol_abci.client.events import Connected, Disconnected, follow_blocks
 from pol_abci.client.keys import format_amount
 from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import BlockHeader, NodeUnreachable, RpcClient, RpcError
-from pol_abci.learning.task import open_device
+from pol_abci.learning.golden import check_golden_walk
+from pol_abci.learning.machine import open_device
 from pol_abci.learning.walk import load_task
 from pol_abci.miner.follow import Follower, HeadMoves
 from pol_abci.miner.metrics import MinerMetrics
@@ -104,6 +105,7 @@ async def run_miner(settings: MinerSettings, report: Callable[[MinerStatus], Non
         chain_id, genesis = await _get_genesis(rpc, board)
         board.say(f"loading the task of {chain_id}")
         torch.set_num_threads(settings.threads)
+        await asyncio.to_thread(check_golden_walk, settings.device)
         task = await asyncio.to_thread(
             load_task,
             genesis.params,

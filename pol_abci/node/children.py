@@ -35,8 +35,11 @@ def compose_children(
     is the children's working directory, since a unix socket's path has room for 100 bytes only.
     """
     program = (sys.executable, "-m", "pol_abci.cli")
+    device = ("--device", home.settings.device)
     children = [
-        ChildCommand(name="app", arguments=(*program, "start", "--home", ".", *log_options)),
+        ChildCommand(
+            name="app", arguments=(*program, "start", "--home", ".", *device, *log_options)
+        ),
         ChildCommand(
             name="cometbft",
             arguments=(
@@ -61,6 +64,7 @@ def compose_children(
                     home.settings.rpc_url,
                     "--key",
                     str(key),
+                    *device,
                     "--json",
                     *log_options,
                 ),

@@ -214,6 +214,8 @@ def write_settings(path: Path, settings: Settings) -> None:
     verifier = tomlkit.table()
     verifier.add(tomlkit.comment("Threads of the process that verifies proofs."))
     verifier["threads"] = settings.threads
+    verifier.add(tomlkit.comment("What it computes on, and the miner of `up`: cpu, cuda, cuda:1 …"))
+    verifier["device"] = settings.device
     document["chain"], document["app"], document["verifier"] = chain, app, verifier
     (path / SETTINGS_FILE).write_text(tomlkit.dumps(document), encoding="utf-8")
 

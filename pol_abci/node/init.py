@@ -79,6 +79,7 @@ def create_home(
     preset: str,
     chain_id: str,
     report: Callable[[str], None],
+    device: str = "cpu",
     rpc_port: int = RPC_PORT,
     p2p_port: int = P2P_PORT,
     difficulty_bits: float | None = None,
@@ -92,7 +93,7 @@ def create_home(
     ------
     HomeError
         When the folder exists, or a value given is not usable.
-    UnknownPreset, DatasetMissing, DatasetMismatch
+    UnknownPreset, DatasetMissing, DatasetMismatch, DeviceMissing
         As their names say.
     """
     chosen = load_preset(preset)
@@ -104,7 +105,9 @@ def create_home(
         _init_cometbft(folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port)
         key = AccountKey.generate()
         key.save(get_account_file(folder))
-        params, weights_root = _fit_to_machine(chosen.params, chain_id, difficulty_bits, report)
+        params, weights_root = _fit_to_machine(
+            chosen.params, chain_id, difficulty_bits, device, report
+        )
         validator = _read_json(get_genesis_file(folder))["validators"][0]
         account = GenesisAccount(
             address=key.address,
@@ -118,7 +121,7 @@ def create_home(
             weights_root=weights_root,
         )
         _write_genesis(folder, chain_id, genesis)
-        _finish(folder, chain_id, genesis, rpc_port)
+        _finish(folder, chain_id, genesis, device, rpc_port)
     return load_home(path)
 
 
@@ -128,6 +131,7 @@ def join_chain(
     cometbft: Path,
     genesis_file: Path,
     report: Callable[[str], None],
+    device: str = "cpu",
     peers: str = "",
     rpc_port: int = RPC_PORT,
     p2p_port: int = P2P_PORT,
@@ -139,7 +143,7 @@ def join_chain(
 
     Raises
     ------
-    HomeError, UnknownPreset, DatasetMissing, DatasetMismatch
+    HomeError, UnknownPreset, DatasetMissing, DatasetMismatch, DeviceMissing
         As `create_home`.
     GenesisError
         When the genesis is not one that this version can run, or its first weights differ here.
@@ -147,12 +151,12 @@ def join_chain(
     document = read_genesis_document(genesis_file)
     genesis = document.genesis
     chosen = find_preset(genesis.params)
-    load_task(genesis.params, genesis.weights_root, document.chain_id)
+    load_task(genesis.params, genesis.weights_root, document.chain_id, device=device)
     with _build_home(path) as folder:
         _init_cometbft(folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port, peers=peers)
         AccountKey.generate().save(get_account_file(folder))
         _write_json(get_genesis_file(folder), document.document)
-        _finish(folder, document.chain_id, genesis, rpc_port)
+        _finish(folder, document.chain_id, genesis, device, rpc_port)
     report(f"Checked data and first weights of {document.chain_id} against its genesis.")
     return load_home(path)
 
@@ -251,10 +255,14 @@ def _override(config: Any, values: dict[str, Any], file: Path) -> None:
 
 
 def _fit_to_machine(
-    params: Params, chain_id: str, difficulty_bits: float | None, report: Callable[[str], None]
+    params: Params,
+    chain_id: str,
+    difficulty_bits: float | None,
+    device: str,
+    report: Callable[[str], None],
 ) -> tuple[Params, bytes]:
     """Return parameters with the first difficulty, and root(W_0)."""
-    task = load_task(params, None, chain_id)
+    task = load_task(params, None, chain_id, device=device)
     if difficulty_bits is None:
         rate = measure_steps_per_second(task, MEASURE_S)
         first = compute_first_difficulty(rate, params.difficulty.target_interval_ms)
@@ -290,7 +298,7 @@ def _write_genesis(folder: Path, chain_id: str, genesis: Genesis) -> None:
     _write_json(file, document)
 
 
-def _finish(folder: Path, chain_id: str, genesis: Genesis, rpc_port: int) -> None:
+def _finish(folder: Path, chain_id: str, genesis: Genesis, device: str, rpc_port: int) -> None:
     """Write pol.toml, which makes the folder a home."""
     settings = Settings(
         chain_id=chain_id,
@@ -298,6 +306,7 @@ def _finish(folder: Path, chain_id: str, genesis: Genesis, rpc_port: int) -> Non
         listen="unix://app.sock",
         rpc_url=f"http://127.0.0.1:{rpc_port}",
         threads=VERIFIER_THREADS,
+        device=device,
     )
     write_settings(folder, settings)
 

@@ -67,10 +67,13 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def run_verifier(params: Params | None = None) -> AsyncIterator[Verifier]:
+async def run_verifier(
+    params: Params | None = None, device: str = "cpu"
+) -> AsyncIterator[Verifier]:
     task = load_digits_task()
     params = params or make_long_params()
-    verifier = Verifier(Configure(CHAIN_ID, params, compute_root(task.initial_weights), 1))
+    root = compute_root(task.initial_weights)
+    verifier = Verifier(Configure(CHAIN_ID, params, root, 1, device))
     verifier.set_head(0, SEED, to_bytes(task.initial_weights))
     started = asyncio.Event()
     running = asyncio.create_task(verifier.run(started))
@@ -86,10 +89,13 @@ async def run_verifier(params: Params | None = None) -> AsyncIterator[Verifier]:
         await asyncio.gather(running, waiting, return_exceptions=True)
 
 
-async def test_true_and_false_walks_are_told_apart_and_weights_come_with_the_true() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+async def test_true_and_false_walks_are_told_apart_and_weights_come_with_the_true(
+    device: str,
+) -> None:
     claim = make_claim(1, 3)
     wrong = replace(claim, weights_root=bytes(32))
-    async with run_verifier() as verifier:
+    async with run_verifier(device=device) as verifier:
         verdict = await verifier.verify(claim)
         assert isinstance(verdict, TrueWalk)
         assert isinstance(await verifier.verify(wrong), FalseWalk)
@@ -99,6 +105,12 @@ async def test_true_and_false_walks_are_told_apart_and_weights_come_with_the_tru
         assert verifier.status.false == 1
         initial = await verifier.compute_initial_weights()
     assert initial == to_bytes(load_digits_task().initial_weights)
+
+
+async def test_a_device_that_is_not_there_is_told_at_the_start() -> None:
+    with pytest.raises(VerifierError, match="no device 'foo' here: use cpu"):
+        async with run_verifier(device="foo"):
+            pass
 
 
 async def test_an_urgent_walk_goes_before_a_long_one_that_is_under_way() -> None:

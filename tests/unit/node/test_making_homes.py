@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,9 @@ import tomlkit
 
 from pol_abci.client.keys import AccountKey, load_consensus_seed
 from pol_abci.learning.datasets import DatasetMismatch
+from pol_abci.learning.machine import DeviceMissing
 from pol_abci.node.binary import find_cometbft
+from pol_abci.node.children import compose_children
 from pol_abci.node.home import Home, HomeError, load_home
 from pol_abci.node.init import (
     INITIAL_BALANCE,
@@ -178,6 +181,26 @@ def test_a_cometbft_that_fails_is_said_and_leaves_nothing(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["cometbft"]
 
 
+def test_a_home_for_a_device_that_is_not_there_is_not_made(
+    make: Callable[..., Home], join: Callable[..., Home], home: Home, tmp_path: Path
+) -> None:
+    assert home.settings.device == "cpu"
+    with pytest.raises(DeviceMissing, match="no device 'foo' here: use cpu"):
+        make(tmp_path / "other", device="foo")
+    with pytest.raises(DeviceMissing, match="no device 'foo' here: use cpu"):
+        join(home.genesis_file, device="foo")
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "second").exists()
+
+
+def test_app_and_miner_train_on_the_homes_device(home: Home, cometbft: Path) -> None:
+    other = replace(home, settings=replace(home.settings, device="cuda:1"))
+    app, comet, miner = compose_children(other, cometbft, on_miner_line=lambda _: None)
+    for child in (app, miner):
+        assert child.arguments[child.arguments.index("--device") + 1] == "cuda:1"
+    assert "--device" not in comet.arguments
+
+
 def test_joining_takes_the_chains_genesis_and_keys_of_its_own(
     home: Home, join: Callable[..., Home]
 ) -> None:
@@ -300,6 +323,7 @@ def test_another_chains_genesis_is_noticed(home: Home) -> None:
         ('"unix://', '"ipc://', "app.listen must begin with unix://"),
         ('"http://', '"', "app.rpc must begin with http://"),
         ("threads = 1", "threads = ", "pol.toml is not TOML"),
+        ("device = ", "devise = ", "verifier.device must be given, as str"),
         ('genesis_digest = "', 'genesis_digest = "x', "must be hexadecimal digits"),
     ],
 )
