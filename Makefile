@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu lint format proto constraints vectors bench study clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -41,6 +41,11 @@ test: $(DEV_STAMP) lint cometbft ## lint, and run every test, the ones with a re
 
 test-gpu: $(DEV_STAMP) ## run the tests that need a CUDA device; they fail where there is none
 	$(BIN)/python -m pytest -m gpu --require-gpu
+
+test-matrix: $(DEV_STAMP) ## compute the golden walk under two versions of torch and many settings
+	@index=$${UV_DEFAULT_INDEX:-$$($(PIP_INDEX))}; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	PYTHONPATH=. $(BIN)/python -m tests.golden.matrix
 
 lint: $(DEV_STAMP) ## check style, types and import rules
 	$(BIN)/python -m ruff check $(LINTED)
