@@ -12,8 +12,9 @@ there are. What proves an entry is in `rules.merkle_proofs`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,46 +32,57 @@ _LENGTHENED = b"\x02\x00"
 
 def hash_leaf(leaf: bytes) -> bytes:
     """RFC 6962's hash of a leaf; the prefix keeps leaves and inner nodes apart."""
-    return hashlib.sha256(b"\x00" + leaf).digest()
+    return sha256(b"\x00" + leaf).digest()
 
 
 def hash_inner(left: bytes, right: bytes) -> bytes:
     """RFC 6962's hash of an inner node from its children's hashes."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
+    return sha256(b"\x01" + left + right).digest()
 
 
-EMPTY_ROOT = hashlib.sha256(b"").digest()
+EMPTY_ROOT = sha256(b"").digest()
 """Root of a tree without leaves."""
+
+
+def compute_levels(hashes: Sequence[bytes]) -> list[list[bytes]]:
+    """All hashes of a tree over leaves hashed already: the leaves first, the root last and alone.
+
+    A level's last hash without a partner stands in the next one too, which is RFC 6962's shape.
+    """
+    level = list(hashes) or [EMPTY_ROOT]
+    levels = [level]
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=False)
+        # hash_inner written out: a store's blocks spend much of their time here
+        above = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+        if len(level) % 2:
+            above.append(level[-1])
+        levels.append(above)
+        level = above
+    return levels
+
+
+def replace_leaf(levels: list[list[bytes]], index: int, leaf_hash: bytes) -> None:
+    """Make the levels of a tree those with another leaf `index`; the leaves stay as many."""
+    levels[0][index] = leaf_hash
+    for level, above in pairwise(levels):
+        index >>= 1
+        pair = level[2 * index : 2 * index + 2]
+        above[index] = hash_inner(*pair) if len(pair) > 1 else pair[0]
 
 
 def compute_root_of_hashes(hashes: Sequence[bytes]) -> bytes:
     """Root over leaves that are hashed already."""
-    if not hashes:
-        return EMPTY_ROOT
-    level = list(hashes)
-    while len(level) > 1:
-        level = _compute_level_above(level)
-    return level[0]
+    return compute_levels(hashes)[-1][0]
 
 
 def compute_aunts(hashes: Sequence[bytes], index: int) -> list[bytes]:
     """Siblings on the way from leaf `index` up to the root, over leaves hashed already."""
     aunts = []
-    level = list(hashes)
-    while len(level) > 1:
-        if index ^ 1 < len(level):
-            aunts.append(level[index ^ 1])
-        level = _compute_level_above(level)
+    for level in compute_levels(hashes):
+        aunts.extend(level[index ^ 1 : (index ^ 1) + 1])
         index >>= 1
     return aunts
-
-
-def _compute_level_above(level: list[bytes]) -> list[bytes]:
-    """Pairs hashed; a last one without a partner goes up as it is, which is RFC 6962's shape."""
-    above = [hash_inner(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
-    if len(level) % 2:
-        above.append(level[-1])
-    return above
 
 
 def compute_root(leaves: Sequence[bytes]) -> bytes:
@@ -114,13 +126,18 @@ def encode_uvarint(number: int) -> bytes:
 
 def compute_leaf(key: bytes, stored: bytes) -> bytes:
     """The bytes of a `simple:v` leaf: the key and SHA-256 of the stored value."""
-    digest = hashlib.sha256(stored).digest()
+    digest = sha256(stored).digest()
     return b"".join((encode_uvarint(len(key)), key, bytes((HASH_BYTES,)), digest))
+
+
+def hash_entry(key: bytes, payload: bytes) -> bytes:
+    """Hash of the leaf of a key and its payload, in a bucket or in the `weights` store."""
+    return hash_leaf(compute_leaf(key, encode_value(payload)))
 
 
 def bucket_of(key: bytes) -> int:
     """Which of the 65,536 buckets holds `key`."""
-    return int.from_bytes(hashlib.sha256(key).digest()[:2], "big")
+    return int.from_bytes(sha256(key).digest()[:2], "big")
 
 
 def compute_bucket_leaves(entries: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
@@ -150,9 +167,7 @@ def compute_chunk_hashes(weights: bytes) -> list[bytes]:
     """Hashes of the leaves of the `weights` store: 64 KiB chunks, the last one what is left."""
     view = memoryview(weights)
     return [
-        hash_leaf(
-            compute_leaf(encode_chunk_key(index), encode_value(bytes(view[start:][:CHUNK_BYTES])))
-        )
+        hash_entry(encode_chunk_key(index), bytes(view[start:][:CHUNK_BYTES]))
         for index, start in enumerate(range(0, len(view), CHUNK_BYTES))
     ]
 

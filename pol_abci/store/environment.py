@@ -238,10 +238,12 @@ class Transaction:
 
     def iterate_prefix(self, database: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of the keys that begin with `prefix`, in order."""
-        for key, value in self.iterate(database, prefix):
-            if not key.startswith(prefix):
-                return
-            yield key, value
+        with self._transaction.cursor(self._databases[database]) as cursor:
+            if cursor.set_range(prefix):
+                for key, value in cursor:
+                    if not key.startswith(prefix):
+                        return
+                    yield key, value
 
 
 def damaged(directory: Path, found: str) -> DamagedStore:

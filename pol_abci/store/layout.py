@@ -1,13 +1,15 @@
-"""What is in the data file: databases, keys and values of format 1.
+"""What is in the data file: databases, keys and values of format 2.
 
     about           "format", "chain", "genesis", "version"
-    state           bucket (2 bytes) ‖ key -> payload; a bucket is one range of keys
+    state           bucket (2 bytes) ‖ key -> entry; a bucket is one range of keys
     buckets         bucket -> root over its entries; only those that are not empty
     chunk-heights   chunk index -> height whose commit wrote the chunk that is valid now
     chunks          chunk index ‖ height -> chunk of the head's weights
     undo            what the last commit overwrote; empty where nothing can be rolled back
-    records         generation -> record of it, not authenticated
+    records         generation -> entry: its record, which no root covers
 
+An entry is the hash of its leaf (key, payload) and the payload. So a bucket's root is computed
+from the hashes of the entries that stay, and whatever is read of an entry is held against its own.
 A changed chunk is written beside the one that it replaces, which the next commit deletes: the
 undo of 17 MB of weights costs no more than their heights. Integers are big-endian, indices,
 heights and generations 8 bytes.
@@ -18,10 +20,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from pol_abci.rules.merkle import HASH_BYTES, bucket_of
+from pol_abci.rules.merkle import HASH_BYTES, bucket_of, hash_entry
 from pol_abci.store.environment import MAX_KEY_BYTES
 
-FORMAT = 1
+FORMAT = 2
 
 ABOUT = b"about"
 STATE = b"state"
@@ -96,6 +98,21 @@ def encode_state_key(key: bytes) -> bytes:
     if not 0 < len(key) <= MAX_STATE_KEY_BYTES:
         raise ValueError(f"a state key has 1 to {MAX_STATE_KEY_BYTES} bytes, not {len(key)}")
     return encode_bucket(bucket_of(key)) + key
+
+
+def encode_entry(key: bytes, payload: bytes) -> bytes:
+    """An entry under `key`, which is the state's or a record's own."""
+    return hash_entry(key, payload) + payload
+
+
+def get_leaf_hash(entry: bytes) -> bytes:
+    """The hash that an entry carries, not held against its payload."""
+    return entry[:HASH_BYTES]
+
+
+def get_payload(entry: bytes) -> bytes:
+    """The payload of an entry, not held against its hash."""
+    return entry[HASH_BYTES:]
 
 
 def encode_chunk_key(index: int, height: int) -> bytes:

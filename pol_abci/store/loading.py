@@ -11,19 +11,16 @@ from pol_abci.rules.merkle import (
     BucketTree,
     bucket_of,
     compute_app_hash,
-    compute_bucket_root,
-    compute_leaf,
     encode_chunk_key,
-    encode_value,
-    hash_leaf,
+    hash_entry,
 )
-from pol_abci.store import layout
+from pol_abci.store import buckets, layout
 from pol_abci.store.environment import Transaction, damaged
 from pol_abci.store.errors import ForeignStore, OtherChain, UnknownStoreFormat
 from pol_abci.store.versions import Previous, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -107,12 +104,15 @@ def load(transaction: Transaction, directory: Path) -> Loaded:
     undone: dict[int, dict[bytes, bytes | None]] = {}
     for undo_key, old in transaction.iterate_prefix(layout.UNDO, layout.UNDO_STATE):
         key = undo_key[len(layout.UNDO_STATE) + layout.BUCKET_BYTES :]
-        undone.setdefault(bucket_of(key), {})[key] = layout.decode_optional(old)
+        entry = layout.decode_optional(old)
+        if entry is not None:
+            buckets.read_payload(directory, key, entry)
+        undone.setdefault(bucket_of(key), {})[key] = entry
     roots: dict[int, bytes] = {}
     for index, changed in undone.items():
-        entries = read_bucket(transaction, index)
-        check_bucket(transaction, directory, index, entries)
-        roots[index] = compute_bucket_root(undo_bucket(entries, changed))
+        entries = buckets.read(transaction, index)
+        levels = buckets.check(transaction, directory, index, entries)
+        roots[index] = buckets.compute_changed_root(entries, levels, changed)
     tree_undo = tree.compute(roots)
     for key, old in transaction.iterate_prefix(layout.UNDO, layout.UNDO_CHUNK):
         index = layout.decode_integer(key[len(layout.UNDO_CHUNK) :])
@@ -124,42 +124,6 @@ def load(transaction: Transaction, directory: Path) -> Loaded:
     before = _decode_commit(encoded, directory)
     version = _load_version(transaction, directory, before, tree_undo.root, heights, newer=newest)
     return Loaded(tree, newest, Previous(version, undone, tree_undo))
-
-
-def read_bucket(transaction: Transaction, index: int) -> list[tuple[bytes, bytes]]:
-    """Keys and payloads of a bucket, sorted by key."""
-    prefix = layout.encode_bucket(index)
-    return [
-        (place[layout.BUCKET_BYTES :], payload)
-        for place, payload in transaction.iterate_prefix(layout.STATE, prefix)
-    ]
-
-
-def undo_bucket(
-    entries: Iterable[tuple[bytes, bytes]], undone: Mapping[bytes, bytes | None]
-) -> list[tuple[bytes, bytes]]:
-    """Entries of a bucket as they were before the commit that `undone` takes back."""
-    before: dict[bytes, bytes | None] = dict(entries)
-    before.update(undone)
-    return [(key, payload) for key, payload in sorted(before.items()) if payload is not None]
-
-
-def check_bucket(
-    transaction: Transaction,
-    directory: Path,
-    index: int,
-    entries: Iterable[tuple[bytes, bytes]],
-) -> None:
-    """Hold sorted entries of a bucket against its stored root.
-
-    Raises
-    ------
-    DamagedStore
-        When they differ.
-    """
-    root = transaction.get(layout.BUCKET_ROOTS, layout.encode_bucket(index)) or EMPTY_ROOT
-    if compute_bucket_root(entries) != root:
-        raise damaged(directory, f"the entries of bucket {index} do not lead to its root")
 
 
 def check_all_buckets(transaction: Transaction, directory: Path) -> None:
@@ -176,10 +140,12 @@ def check_all_buckets(transaction: Transaction, directory: Path) -> None:
     )
     for bucket, items in by_bucket:
         index = layout.decode_integer(bucket)
-        entries = [(place[layout.BUCKET_BYTES :], payload) for place, payload in items]
-        if any(bucket_of(key) != index for key, _ in entries):
-            raise damaged(directory, f"bucket {index} holds a key of another bucket")
-        check_bucket(transaction, directory, index, entries)
+        entries = [(place[layout.BUCKET_BYTES :], entry) for place, entry in items]
+        for key, entry in entries:
+            if bucket_of(key) != index:
+                raise damaged(directory, f"bucket {index} holds a key of another bucket")
+            buckets.read_payload(directory, key, entry)
+        buckets.check(transaction, directory, index, entries)
         seen += 1
     if seen != sum(1 for _ in transaction.iterate(layout.BUCKET_ROOTS)):
         raise damaged(directory, "all entries of a bucket are gone")
@@ -232,8 +198,7 @@ def _load_version(
             chunk = transaction.get(layout.CHUNKS, layout.encode_chunk_key(index, height))
         if chunk is None:
             raise damaged(directory, f"chunk {index} of the weights is missing")
-        leaf = compute_leaf(encode_chunk_key(index), encode_value(chunk))
-        hashes.append(hash_leaf(leaf))
+        hashes.append(hash_entry(encode_chunk_key(index), chunk))
     ordered = tuple(heights[index] for index in range(len(heights)))
     version = Version(commit, state_root, tuple(hashes), ordered)
     expected = b""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pol_abci.rules.merkle import bucket_of
-from pol_abci.store import layout
-from pol_abci.store.loading import read_bucket, undo_bucket
+from pol_abci.store import buckets, layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pol_abci.store.environment import Environment
     from pol_abci.store.versions import Undone
@@ -22,12 +22,32 @@ class StateOfVersion:
     raises RuntimeError where that is not known any more.
     """
 
-    def __init__(self, environment: Environment, get_undone: Callable[[], Undone]) -> None:
+    def __init__(
+        self, environment: Environment, directory: Path, get_undone: Callable[[], Undone]
+    ) -> None:
         self._environment = environment
+        self._directory = directory
         self._get_undone = get_undone
 
     def get(self, key: bytes) -> bytes | None:
-        """Payload under `key`, or None."""
+        """Payload under `key`, or None.
+
+        Raises
+        ------
+        DamagedStore
+            When what is there is not what was committed.
+        """
+        entry = self._get_entry(key)
+        return None if entry is None else buckets.read_payload(self._directory, key, entry)
+
+    def bucket(self, index: int) -> list[tuple[bytes, bytes]]:
+        """Keys and payloads of a bucket, sorted by key."""
+        changed = self._get_undone().get(index, {})
+        with self._environment.read() as transaction:
+            entries = buckets.change(buckets.read(transaction, index), changed)
+        return [(key, layout.get_payload(entry)) for key, entry in entries]
+
+    def _get_entry(self, key: bytes) -> bytes | None:
         undone = self._get_undone()
         if undone:
             changed = undone.get(bucket_of(key), {})
@@ -37,9 +57,3 @@ class StateOfVersion:
             return None
         with self._environment.read() as transaction:
             return transaction.get(layout.STATE, layout.encode_state_key(key))
-
-    def bucket(self, index: int) -> list[tuple[bytes, bytes]]:
-        """Keys and payloads of a bucket, sorted by key."""
-        changed = self._get_undone().get(index, {})
-        with self._environment.read() as transaction:
-            return undo_bucket(read_bucket(transaction, index), changed)

@@ -11,20 +11,18 @@ they stop neither a commit nor the growth of the map.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 from pol_abci.rules.merkle import (
     CHUNK_BYTES,
-    EMPTY_ROOT,
     bucket_of,
     compute_app_hash,
-    compute_bucket_root,
     compute_chunk_hashes,
     compute_root_of_hashes,
 )
 from pol_abci.rules.merkle_proofs import ProofOp, prove_state_entry, prove_weights_chunk
-from pol_abci.store import layout, loading, writing
+from pol_abci.store import buckets, layout, loading, writing
 from pol_abci.store.environment import FIRST_MAP_BYTES, Environment, Transaction
 from pol_abci.store.errors import HeightUnavailable, NoPreviousVersion
 from pol_abci.store.reading import StateOfVersion
@@ -135,25 +133,22 @@ class Store:
         real: dict[bytes, bytes | None] = {}
         roots: dict[int, bytes] = {}
         with self._environment.read() as transaction:
-            for bucket, keys in groupby(
+            for bucket, places in groupby(
                 sorted(located), lambda place: place[: layout.BUCKET_BYTES]
             ):
                 index = layout.decode_integer(bucket)
-                entries = dict(loading.read_bucket(transaction, index))
-                loading.check_bucket(transaction, self._directory, index, entries.items())
-                for place in keys:
-                    key = located[place]
-                    payload = changes[key]
-                    if entries.get(key) == payload:
-                        continue
-                    real[key] = payload
-                    if payload is None:
-                        del entries[key]
-                    else:
-                        entries[key] = payload
-                    roots[index] = EMPTY_ROOT
-                if index in roots:
-                    roots[index] = compute_bucket_root(sorted(entries.items()))
+                entries = buckets.read(transaction, index)
+                levels = buckets.check(transaction, self._directory, index, entries)
+                old, new = dict(entries), {}
+                for key in (located[place] for place in places):
+                    entry = _encode_entry(key, changes[key])
+                    if entry != old.get(key):
+                        new[key] = entry
+                        if key in old:  # it goes into the undo
+                            buckets.read_payload(self._directory, key, old[key])
+                if new:
+                    real |= new
+                    roots[index] = buckets.compute_changed_root(entries, levels, new)
         tree_change = self._tree.compute(roots)
         hashes = self._newest.chunk_hashes
         chunks: dict[int, bytes | None] = {}
@@ -195,8 +190,9 @@ class Store:
             undone = writing.write_state(transaction, pending)
             writing.write_chunks(transaction, pending.changed_chunks, height)
             if record is not None:
-                generation, content = layout.encode_integer(record[0]), record[1]
-                old = transaction.put(layout.RECORDS, generation, content)
+                generation = layout.encode_integer(record[0])
+                entry = layout.encode_entry(generation, record[1])
+                old = transaction.put(layout.RECORDS, generation, entry)
                 undo_key = layout.UNDO_RECORD + generation
                 transaction.put(layout.UNDO, undo_key, layout.encode_optional(old))
             transaction.put(layout.ABOUT, layout.VERSION_KEY, commit.encode())
@@ -254,22 +250,36 @@ class Store:
             When it does not fit on the disk.
         """
         key = layout.encode_integer(generation)
-        self._environment.write(lambda transaction: transaction.put(layout.RECORDS, key, record))
+        entry = layout.encode_entry(key, record)
+        self._environment.write(lambda transaction: transaction.put(layout.RECORDS, key, entry))
 
     def get_record(self, generation: int) -> bytes | None:
-        """Record of a generation, or None."""
-        with self._environment.read() as transaction:
-            return transaction.get(layout.RECORDS, layout.encode_integer(generation))
+        """Record of a generation, or None.
+
+        Raises
+        ------
+        DamagedStore
+            When it is not the one that was written.
+        """
+        found = self.records(generation, limit=1)
+        return found[0][1] if found and found[0][0] == generation else None
 
     def records(self, first: int, limit: int) -> list[tuple[int, bytes]]:
-        """At most `limit` generations with their records, in order, from generation `first` on."""
-        found: list[tuple[int, bytes]] = []
+        """At most `limit` generations with their records, in order, from generation `first` on.
+
+        Raises
+        ------
+        DamagedStore
+            When one of them is not the one that was written.
+        """
         with self._environment.read() as transaction:
-            for key, record in transaction.iterate(layout.RECORDS, layout.encode_integer(first)):
-                if len(found) >= limit:
-                    break
-                found.append((layout.decode_integer(key), record))
-        return found
+            entries = islice(
+                transaction.iterate(layout.RECORDS, layout.encode_integer(first)), limit
+            )
+            return [
+                (layout.decode_integer(key), buckets.read_payload(self._directory, key, entry))
+                for key, entry in entries
+            ]
 
     def rollback(self) -> int:
         """Go back to the version before the newest one, and give its height.
@@ -304,7 +314,7 @@ class Store:
         self._environment.close()
 
     def _get_state(self, version: Version) -> StateOfVersion:
-        return StateOfVersion(self._environment, lambda: self._get_undone(version))
+        return StateOfVersion(self._environment, self._directory, lambda: self._get_undone(version))
 
     def _get_undone(self, version: Version) -> Undone:
         """What the newest state must be overlaid with to be that of `version`."""
@@ -339,6 +349,10 @@ class Store:
         chunk = transaction.get(layout.CHUNKS, layout.encode_chunk_key(index, height))
         assert chunk is not None, "checked when the store was opened"
         return chunk
+
+
+def _encode_entry(key: bytes, payload: bytes | None) -> bytes | None:
+    return None if payload is None else layout.encode_entry(key, payload)
 
 
 def _compare_chunks(

@@ -39,8 +39,8 @@ class Version:
 class Previous:
     """The version before the newest one, and what makes it of that one.
 
-    `undone` maps, bucket by bucket, each key that the last commit changed to its payload before,
-    or to None.
+    `undone` maps, bucket by bucket, each key that the last commit changed to its entry before, or
+    to None.
     """
 
     version: Version
@@ -50,7 +50,10 @@ class Previous:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A version that is computed and not written yet; `Store.commit` writes it."""
+    """A version that is computed and not written yet; `Store.commit` writes it.
+
+    `changes` are the keys whose entries differ from the base's, each with the new entry or None.
+    """
 
     app_hash: bytes
     base: Version

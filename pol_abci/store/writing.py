@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pol_abci.rules.merkle import EMPTY_ROOT, bucket_of, compute_bucket_root
-from pol_abci.store import layout
-from pol_abci.store.loading import read_bucket
+from pol_abci.rules.merkle import EMPTY_ROOT, bucket_of
+from pol_abci.store import buckets, layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +25,9 @@ def delete_superseded_chunks(transaction: Transaction) -> None:
 def write_state(transaction: Transaction, pending: Pending) -> Undone:
     """Write entries and bucket roots, and what they replace to the undo; gives the latter."""
     undone: dict[int, dict[bytes, bytes | None]] = {}
-    for key, payload in pending.changes.items():
+    for key, entry in pending.changes.items():
         place = layout.encode_state_key(key)
-        old = _put_or_delete(transaction, layout.STATE, place, payload)
+        old = _put_or_delete(transaction, layout.STATE, place, entry)
         transaction.put(layout.UNDO, layout.UNDO_STATE + place, layout.encode_optional(old))
         undone.setdefault(bucket_of(key), {})[key] = old
     for index, root in pending.bucket_roots.items():
@@ -50,13 +49,13 @@ def write_chunks(transaction: Transaction, chunks: Mapping[int, bytes | None], h
 
 def restore(transaction: Transaction) -> None:
     """Write back all that the undo holds, and empty it."""
-    buckets: set[int] = set()
+    changed: set[int] = set()
     for key, encoded in transaction.iterate_prefix(layout.UNDO, layout.UNDO_STATE):
         place = key[len(layout.UNDO_STATE) :]
         _put_or_delete(transaction, layout.STATE, place, layout.decode_optional(encoded))
-        buckets.add(layout.decode_integer(place[: layout.BUCKET_BYTES]))
-    for index in sorted(buckets):
-        root = compute_bucket_root(read_bucket(transaction, index))
+        changed.add(layout.decode_integer(place[: layout.BUCKET_BYTES]))
+    for index in sorted(changed):
+        root = buckets.compute_root(buckets.read(transaction, index))
         write_bucket_root(transaction, index, root)
     for key, encoded in transaction.iterate_prefix(layout.UNDO, layout.UNDO_CHUNK):
         chunk = key[len(layout.UNDO_CHUNK) :]

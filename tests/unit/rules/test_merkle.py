@@ -15,12 +15,14 @@ from pol_abci.rules.merkle import (
     compute_app_hash,
     compute_aunts,
     compute_bucket_root,
+    compute_levels,
     compute_root,
     compute_weights_root,
     decode_value,
     encode_value,
     hash_inner,
     hash_leaf,
+    replace_leaf,
 )
 from tests.unit.rules import reference
 
@@ -47,6 +49,19 @@ def test_aunts_equal_recursive_definition(leaves: list[bytes], data: st.DataObje
     index = data.draw(st.integers(0, len(leaves) - 1))
     hashes = [hash_leaf(leaf) for leaf in leaves]
     assert compute_aunts(hashes, index) == reference.path_up(leaves, index)
+
+
+@given(st.lists(st.binary(max_size=4), min_size=1, max_size=70), st.data())
+def test_a_replaced_leaf_gives_the_levels_of_the_new_tree(
+    leaves: list[bytes], data: st.DataObject
+) -> None:
+    levels = compute_levels([hash_leaf(leaf) for leaf in leaves])
+    for _ in range(3):
+        index = data.draw(st.integers(0, len(leaves) - 1))
+        leaves[index] = data.draw(st.binary(max_size=4))
+        replace_leaf(levels, index, hash_leaf(leaves[index]))
+        assert levels[-1] == [reference.tree_root(leaves)]
+    assert levels == compute_levels([hash_leaf(leaf) for leaf in leaves])
 
 
 def test_inner_node_is_no_leaf() -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -132,7 +133,7 @@ def test_a_file_that_is_not_lmdb_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused_by_its_number(tmp_path: Path) -> None:
     fill(tmp_path)
     edit(tmp_path, lambda txn: txn.put(layout.ABOUT, layout.FORMAT_KEY, layout.encode_integer(9)))
-    with pytest.raises(UnknownStoreFormat, match="has format 9; this program knows format 1"):
+    with pytest.raises(UnknownStoreFormat, match="has format 9; this program knows format 2"):
         open_store(tmp_path)
 
 
@@ -224,13 +225,47 @@ def test_a_changed_chunk_is_found_when_the_store_is_opened(tmp_path: Path) -> No
 def test_a_changed_entry_is_found_before_it_gets_into_an_app_hash(tmp_path: Path) -> None:
     fill(tmp_path)
     place = layout.encode_state_key(b"account/42")
-    edit(tmp_path, lambda txn: txn.put(layout.STATE, place, b"riches"))
+    riches = layout.encode_entry(b"account/42", b"riches")
+    edit(tmp_path, lambda txn: txn.put(layout.STATE, place, riches))
     store = open_store(tmp_path)
 
     with pytest.raises(DamagedStore, match="do not lead to its root"):
         store.verify()
     with pytest.raises(DamagedStore, match="do not lead to its root"):
         store.prepare({b"account/42": b"more"}, None)
+
+
+def flip_last_bit(path: Path, database: bytes, key: bytes) -> None:
+    def flip(txn: Transaction) -> None:
+        value = txn.get(database, key)
+        assert value is not None
+        txn.put(database, key, value[:-1] + bytes((value[-1] ^ 1,)))
+
+    edit(path, flip)
+
+
+def test_a_flipped_bit_of_an_entry_is_found_when_it_is_read_or_replaced(tmp_path: Path) -> None:
+    fill(tmp_path)
+    flip_last_bit(tmp_path, layout.STATE, layout.encode_state_key(b"account/42"))
+    store = open_store(tmp_path)
+    for use in (
+        lambda: store.state().get(b"account/42"),
+        lambda: store.prepare({b"account/42": None}, None),
+        store.verify,
+    ):
+        with pytest.raises(DamagedStore, match=r"under the key b'account/42' is not what was"):
+            use()
+    assert store.state().get(b"account/41") == b"41" * 20
+
+
+def test_a_flipped_bit_of_a_record_is_found_when_it_is_read(tmp_path: Path) -> None:
+    fill(tmp_path)
+    flip_last_bit(tmp_path, layout.RECORDS, layout.encode_integer(1))
+    store = open_store(tmp_path)
+    for read in (lambda: store.get_record(1), lambda: store.records(0, 9)):
+        with pytest.raises(DamagedStore, match="is not what was written"):
+            read()
+    assert store.get_record(2) == b"second"
 
 
 def test_a_lost_entry_is_found(tmp_path: Path) -> None:
@@ -258,9 +293,14 @@ def test_a_lost_root_or_chunk_is_found_when_the_store_is_opened(
 def test_a_changed_undo_is_found_when_the_store_is_opened(tmp_path: Path) -> None:
     fill(tmp_path)
     place = layout.UNDO_STATE + layout.encode_state_key(b"account/8")
-    edit(tmp_path, lambda txn: txn.put(layout.UNDO, place, layout.encode_optional(b"z")))
-    with pytest.raises(DamagedStore, match="app hash of height 1"):
-        open_store(tmp_path)
+    for entry, found in (
+        (b"z", "under the key b'account/8'"),
+        (layout.encode_entry(b"account/8", b"z"), "app hash of height 1"),
+    ):
+        old = layout.encode_optional(entry)
+        edit(tmp_path, partial(Transaction.put, database=layout.UNDO, key=place, value=old))
+        with pytest.raises(DamagedStore, match=found):
+            open_store(tmp_path)
 
 
 def test_a_changed_height_is_found_when_the_store_is_opened(tmp_path: Path) -> None:
