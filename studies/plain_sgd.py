@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,8 +16,6 @@ from pol_abci.rules.params import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from torch import Tensor
 
     from pol_abci.learning.datasets import Dataset
     from pol_abci.learning.task import Task
@@ -73,6 +72,6 @@ def _count(model: nn.Module, part: Dataset) -> int:
     for start in range(0, len(part), IMAGES_AT_ONCE):
         end = start + IMAGES_AT_ONCE
         images = to_inputs(part.images[start:end], part.pixel_divisor).permute(0, 3, 1, 2)
-        labels: Tensor = torch.from_numpy(part.labels[start:end])
+        labels = torch.from_numpy(part.labels[start:end].astype(np.int64))
         correct += int((model(images).argmax(1) == labels).sum())
     return correct

@@ -39,8 +39,8 @@ class AppSettings:
     """What an application process needs to know.
 
     `listen` is "unix://path" or "tcp://host:port", where CometBFT connects; `rpc_url` is that
-    CometBFT's own RPC; `threads` and `device` are the verifier's; `metrics`
-    is "host:port" to serve metrics and health at, or None.
+    CometBFT's own RPC; `threads`, `device` and `data_dir` are the verifier's; `transport` is
+    "socket" or "grpc"; `metrics` is "host:port" to serve metrics and health at, or None.
     """
 
     chain_id: str
@@ -51,6 +51,8 @@ class AppSettings:
     rpc_url: str
     threads: int
     device: str = "cpu"
+    data_dir: Path | None = None
+    transport: str = "socket"
     metrics: str | None = None
 
 
@@ -65,7 +67,12 @@ async def run_app(settings: AppSettings) -> None:
     """
     genesis = settings.genesis
     configure = Configure(
-        settings.chain_id, genesis.params, genesis.weights_root, settings.threads, settings.device
+        settings.chain_id,
+        genesis.params,
+        genesis.weights_root,
+        settings.threads,
+        settings.device,
+        settings.data_dir,
     )
     async with AsyncExitStack() as stack:
         store = Store.open(
@@ -96,7 +103,12 @@ async def run_app(settings: AppSettings) -> None:
 
         async def serve_when_ready() -> None:
             await started.wait()
-            await serve(application, settings.listen)
+            if settings.transport == "grpc":
+                from pol_abci.abci.grpc_server import serve_grpc  # noqa: PLC0415 (takes 11 MB)
+
+                await serve_grpc(application, settings.listen)
+            else:
+                await serve(application, settings.listen)
 
         await run_until_first_ends(
             verifier.run(started), serve_when_ready(), resubmit_tickets(replica, rpc)

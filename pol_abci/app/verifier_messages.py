@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pol_abci.rules.params import Params
     from pol_abci.rules.proof import WalkClaim, WalkVerdict
 
@@ -30,6 +32,7 @@ class Configure:
     weights_root: bytes  # root(W_0)
     threads: int
     device: str = "cpu"
+    data_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,8 @@ def main() -> None:
             configure.params,
             configure.weights_root,
             configure.chain_id,
-            device=configure.device,
+            configure.data_dir,
+            configure.device,
         )
     except PolError as error:
         channel.send(Refused(str(error)))

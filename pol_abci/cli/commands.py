@@ -32,7 +32,12 @@ MODULES = {
     "plot": "pol_abci.cli.plot",
     "mine": "pol_abci.cli.mine",
     "start": "pol_abci.cli.start",
+    "dataset": "pol_abci.cli.dataset",
     "keys": "pol_abci.cli.keys",
+    "transfer": "pol_abci.cli.transfer",
+    "balance": "pol_abci.cli.balance",
+    "history": "pol_abci.cli.account_history",
+    "validator": "pol_abci.cli.validator",
     "replay": "pol_abci.cli.replay",
     "export": "pol_abci.cli.export",
     "rollback": "pol_abci.cli.rollback",
@@ -118,6 +123,11 @@ device_option = click.option(
     "--device",
     metavar="NAME",
     help="What to train on, cpu, cuda, cuda:1 …, in place of what pol.toml says.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the dataset's files lie, if not in /usr/share/datasets or where pol.toml says.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

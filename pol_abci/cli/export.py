@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, print_json
+from pol_abci.cli.commands import EXIT_CODES, data_dir_option, home_option, json_option, print_json
 from pol_abci.cli.plot import load_history
 from pol_abci.cli.words import format_share
 from pol_abci.node.home import load_home, read_genesis_document
@@ -44,11 +44,7 @@ class GenerationMissing(PolError):
     show_default=True,
     help="The file to write; its provenance goes beside it, with .json at the end.",
 )
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Where datasets lie that come with no package.",
-)
+@data_dir_option
 @click.option("--device", default="cpu", show_default=True, help="What torch computes on.")
 @json_option
 def export(
@@ -57,7 +53,7 @@ def export(
     audit: Path | None,
     home: Path,
     out: Path,
-    data: Path | None,
+    data_dir: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -78,7 +74,11 @@ def export(
     from pol_abci.audit.model import rebuild_generation  # noqa: PLC0415
     from pol_abci.learning.task import load_task  # noqa: PLC0415
 
-    task = load_task(chain.genesis.params, chain.genesis.weights_root, chain.chain_id, data, device)
+    if audit is None:
+        data_dir = data_dir or load_home(home).settings.data_dir
+    task = load_task(
+        chain.genesis.params, chain.genesis.weights_root, chain.chain_id, data_dir, device
+    )
     console = Console(stderr=True)
     shown = track(
         [record for record in records if record.generation <= wanted],

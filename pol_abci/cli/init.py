@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, print_json, report
+from pol_abci.cli.commands import (
+    EXIT_CODES,
+    data_dir_option,
+    home_option,
+    json_option,
+    print_json,
+    report,
+)
 from pol_abci.cli.words import format_bits
 from pol_abci.client.keys import KeyFile, format_address
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import P2P_PORT, RPC_PORT
+from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS
 from pol_abci.node.presets import load_preset
 
 if TYPE_CHECKING:
@@ -73,8 +80,17 @@ p2p_port_option = click.option(
     show_default=True,
     help="What the node is to train on: cpu, cuda, cuda:1 …",
 )
+@data_dir_option
 @rpc_port_option
 @p2p_port_option
+@click.option(
+    "--abci",
+    "transport",
+    type=click.Choice(TRANSPORTS),
+    default=TRANSPORTS[0],
+    show_default=True,
+    help="How CometBFT calls the app; docs/operations.md says why not grpc.",
+)
 @json_option
 def init(
     *,
@@ -85,8 +101,10 @@ def init(
     peers: str | None,
     difficulty_bits: float | None,
     device: str,
+    data_dir: Path | None,
     rpc_port: int,
     p2p_port: int,
+    transport: str,
     as_json: bool,
 ) -> None:
     """Make a home folder with everything that a node needs. Nothing is ever overwritten.
@@ -121,8 +139,10 @@ def init(
             chain_id=chain_id or f"{name}-{secrets.token_hex(3)}",
             report=report,
             device=device,
+            data_dir=data_dir,
             rpc_port=rpc_port,
             p2p_port=p2p_port,
+            transport=transport,
             difficulty_bits=difficulty_bits,
         )
     else:
@@ -132,9 +152,11 @@ def init(
             genesis_file=genesis,
             report=report,
             device=device,
+            data_dir=data_dir,
             peers=peers or "",
             rpc_port=rpc_port,
             p2p_port=p2p_port,
+            transport=transport,
         )
     _print_home(made, home, as_json)
 

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, json_option, metrics_option
+from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, data_dir_option, json_option, metrics_option
 from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.miner_view import MinerNarrator, draw_miner, encode_status
 from pol_abci.cli.passphrase import load_key, passphrase_file_option
@@ -42,11 +42,7 @@ if TYPE_CHECKING:
     help="The key of the account that earns; see `pol-abci keys new`.",
 )
 @passphrase_file_option
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Where datasets lie that come with no package.",
-)
+@data_dir_option
 @click.option("--device", default="cpu", show_default=True, help="What torch computes on.")
 @click.option(
     "--threads",
@@ -64,7 +60,7 @@ def mine(
     node: str,
     key: Path,
     passphrase_file: Path | None,
-    data: Path | None,
+    data_dir: Path | None,
     device: str,
     threads: int,
     metrics: str | None,
@@ -88,7 +84,7 @@ def mine(
     settings = MinerSettings(
         node_url=url,
         key=account,
-        data_dir=data,
+        data_dir=data_dir,
         device=device,
         threads=threads,
         metrics=metrics,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pol_abci.cli.commands import EXIT_CODES, home_option, json_option, report
+from pol_abci.cli.commands import EXIT_CODES, data_dir_option, home_option, json_option, report
 from pol_abci.cli.replay_view import ReplayView
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.home import load_home, read_genesis_document
@@ -53,11 +53,7 @@ class NothingToReplay(PolError):
 @click.option(
     "--until-height", type=click.IntRange(min=1), metavar="N", help="The last block to execute."
 )
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Where datasets lie that come with no package.",
-)
+@data_dir_option
 @click.option("--device", default="cpu", show_default=True, help="What torch computes on.")
 @click.option(
     "--threads",
@@ -74,7 +70,7 @@ def replay(
     genesis: Path | None,
     out: Path | None,
     until_height: int | None,
-    data: Path | None,
+    data_dir: Path | None,
     device: str,
     threads: int,
     as_json: bool,
@@ -98,13 +94,15 @@ def replay(
     start_s = time.monotonic()
     with ExitStack() as stack:
         here = load_home(home) if node is None else None
+        if here is not None:
+            data_dir = data_dir or here.settings.data_dir
         source = _open_source(stack, node, here)
         chain = _choose_chain(source, here, genesis)
         if out is None:
             out = Path(f"{AUDIT_FOLDER}-{chain.chain_id}") if here is None else home / AUDIT_FOLDER
         folder = stack.enter_context(closing(AuditFolder.open(out, chain)))
         task = load_task(
-            chain.genesis.params, chain.genesis.weights_root, chain.chain_id, data, device
+            chain.genesis.params, chain.genesis.weights_root, chain.chain_id, data_dir, device
         )
         audit = Replay(folder, task)
         last = _choose_last(source, audit, until_height)

@@ -11,6 +11,7 @@ import uvloop
 from pol_abci.app.run import AppSettings, run_app
 from pol_abci.cli.commands import (
     EXIT_CODES_STOPPABLE,
+    data_dir_option,
     device_option,
     home_option,
     metrics_option,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.command(epilog=EXIT_CODES_STOPPABLE)
 @home_option
 @device_option
+@data_dir_option
 @metrics_option
 @log_level_option
 @log_format_option
@@ -33,6 +35,7 @@ def start(
     *,
     home: Path,
     device: str | None,
+    data_dir: Path | None,
     metrics: str | None,
     log_level: str,
     log_format: str | None,
@@ -45,6 +48,7 @@ def start(
     """
     configure_logs(log_level, log_format)
     here = load_home(home)
+    data_dir = here.settings.data_dir if data_dir is None else data_dir.absolute()
     # A unix socket's name has room for about 100 bytes, so that it must be a relative one.
     os.chdir(here.path)
     settings = AppSettings(
@@ -56,6 +60,8 @@ def start(
         rpc_url=here.settings.rpc_url,
         threads=here.settings.threads,
         device=device or here.settings.device,
+        data_dir=data_dir,
         metrics=metrics or here.settings.metrics,
+        transport=here.read_transport(),
     )
     exit_after(run_until_stopped(run_app(settings), uvloop.run))

@@ -13,7 +13,13 @@ from rich.console import Console
 from rich.live import Live
 
 from pol_abci.cli.apart import init_apart
-from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, device_option, home_option, report
+from pol_abci.cli.commands import (
+    EXIT_CODES_STOPPABLE,
+    data_dir_option,
+    device_option,
+    home_option,
+    report,
+)
 from pol_abci.cli.history import EmptyChain
 from pol_abci.cli.init import (
     DEFAULT_PRESET,
@@ -57,6 +63,7 @@ RPC_TIMEOUT_S = 3.0
 )
 @click.option("--mine/--no-mine", "is_mining", default=True, help="Mine on this machine too.")
 @device_option
+@data_dir_option
 @passphrase_file_option
 @preset_option
 @chain_id_option
@@ -72,6 +79,7 @@ def up(
     generations: int | None,
     is_mining: bool,
     device: str | None,
+    data_dir: Path | None,
     passphrase_file: Path | None,
     preset: str | None,
     chain_id: str | None,
@@ -92,11 +100,14 @@ def up(
         load_preset(preset or DEFAULT_PRESET)  # a mistyped name is told at once
         cometbft = find_cometbft(report)
         options = {"--preset": preset, "--chain-id": chain_id, "--device": device}
+        options |= {"--data-dir": str(data_dir) if data_dir else None}
         options |= {"--rpc-port": str(rpc_port), "--p2p-port": str(p2p_port)}
         init_apart(home, *(f"{name}={value}" for name, value in options.items() if value))
     here = load_home(home)
     if device is not None:
         here = replace(here, settings=replace(here.settings, device=device))
+    if data_dir is not None:
+        here = replace(here, settings=replace(here.settings, data_dir=data_dir.absolute()))
     here.check_free()
     passphrase = _unlock(here, passphrase_file) if is_mining else None
     log_options = ("--log-level", log_level, "--log-format", log_format or "plain")

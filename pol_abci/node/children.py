@@ -35,10 +35,12 @@ def compose_children(
     is the children's working directory, since a unix socket's path has room for 100 bytes only.
     """
     program = (sys.executable, "-m", "pol_abci.cli")
-    device = ("--device", home.settings.device)
+    learning = ["--device", home.settings.device]
+    if home.settings.data_dir is not None:
+        learning += ["--data-dir", str(home.settings.data_dir)]
     children = [
         ChildCommand(
-            name="app", arguments=(*program, "start", "--home", ".", *device, *log_options)
+            name="app", arguments=(*program, "start", "--home", ".", *learning, *log_options)
         ),
         ChildCommand(
             name="cometbft",
@@ -64,7 +66,7 @@ def compose_children(
                     home.settings.rpc_url,
                     "--key",
                     str(key),
-                    *device,
+                    *learning,
                     "--json",
                     *log_options,
                 ),

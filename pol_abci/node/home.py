@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
-
-import tomlkit
-import tomlkit.exceptions
 
 from pol_abci.node.supervisor import check_lock, check_port
 from pol_abci.rules.errors import GenesisError, PolError
@@ -33,6 +31,8 @@ RPC_PORT = 26657
 P2P_PORT = 26656
 """CometBFT's own choice of ports, for homes that are told no other."""
 MAX_THREADS = 1_024
+TRANSPORTS = ("socket", "grpc")
+"""Of ABCI, as CometBFT names them; the first is the better one (docs/decisions/0101)."""
 
 T = TypeVar("T")
 
@@ -46,8 +46,9 @@ class Settings:
     """What pol.toml says. `listen` is where CometBFT finds the app, `rpc_url` the reverse.
 
     A relative path in `listen` begins at the home. `threads` are the verifier's. `device` is
-    what it and the miner of `up` compute on, by torch's name. `metrics` is where the app serves
-    metrics and health, "host:port", or None.
+    what it and the miner of `up` compute on, by torch's name. `data_dir` is where datasets lie that
+    come with no package; None is where Debian's packages put them. `metrics` is where the app
+    serves metrics and health, "host:port", or None.
     """
 
     chain_id: str
@@ -56,6 +57,7 @@ class Settings:
     rpc_url: str
     threads: int
     device: str = "cpu"
+    data_dir: Path | None = None
     metrics: str | None = None
 
 
@@ -85,6 +87,27 @@ class Home:
     def config_file(self) -> Path:
         """CometBFT's configuration."""
         return self.cometbft_folder / "config" / "config.toml"
+
+    def read_transport(self) -> str:
+        """Read how CometBFT calls the app, "socket" or "grpc".
+
+        Raises
+        ------
+        HomeError
+            CometBFT's configuration says something else, or what its gRPC cannot dial.
+        """
+        config = _read_toml(self.config_file)
+        transport, proxy_app = config.get("abci"), str(config.get("proxy_app"))
+        if transport not in TRANSPORTS:
+            raise HomeError(
+                f"{self.config_file}: abci is {transport!r}, must be one of {', '.join(TRANSPORTS)}"
+            )
+        if transport == "grpc" and proxy_app.startswith("tcp://"):
+            raise HomeError(
+                f'{self.config_file}: with abci = "grpc" CometBFT cannot dial proxy_app = '
+                f"{proxy_app!r}; write it without tcp://"
+            )
+        return str(transport)
 
     @property
     def genesis_file(self) -> Path:
@@ -195,6 +218,8 @@ def read_genesis_document(path: Path) -> GenesisDocument:
 
 def write_settings(path: Path, settings: Settings) -> None:
     """Write pol.toml into the home folder `path`."""
+    import tomlkit  # noqa: PLC0415 (it writes comments; the app only reads, and stays small)
+
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of this node; CometBFT's are in cometbft/config/."))
     chain = tomlkit.table()
@@ -216,6 +241,11 @@ def write_settings(path: Path, settings: Settings) -> None:
     verifier["threads"] = settings.threads
     verifier.add(tomlkit.comment("What it computes on, and the miner of `up`: cpu, cuda, cuda:1 …"))
     verifier["device"] = settings.device
+    verifier.add(tomlkit.comment("Where the dataset's files lie, if not in /usr/share/datasets."))
+    if settings.data_dir is None:
+        verifier.add(tomlkit.comment('data_dir = "/path/to/files"'))
+    else:
+        verifier["data_dir"] = str(settings.data_dir)
     document["chain"], document["app"], document["verifier"] = chain, app, verifier
     (path / SETTINGS_FILE).write_text(tomlkit.dumps(document), encoding="utf-8")
 
@@ -228,6 +258,11 @@ def get_cometbft_folder(path: Path) -> Path:
 def get_genesis_file(path: Path) -> Path:
     """Return the genesis document in the home folder `path`."""
     return get_cometbft_folder(path) / "config" / "genesis.json"
+
+
+def get_consensus_key_file(path: Path) -> Path:
+    """Return the file of CometBFT's validator key in the home folder `path`."""
+    return get_cometbft_folder(path) / "config" / "priv_validator_key.json"
 
 
 def get_account_file(path: Path) -> Path:
@@ -272,6 +307,7 @@ def _read_settings(file: Path) -> Settings:
         rpc_url=_take(file, values, "app", "rpc", str),
         threads=_take(file, values, "verifier", "threads", int),
         device=_take(file, values, "verifier", "device", str),
+        data_dir=_take_data_dir(file, values),
         metrics=_take_optional(file, values, "app", "metrics", str),
     )
     unknown = [
@@ -299,6 +335,12 @@ def _take_digest(file: Path, values: dict[str, Any]) -> bytes:
         raise HomeError(f"{file}: chain.genesis_digest must be hexadecimal digits") from error
 
 
+def _take_data_dir(file: Path, values: dict[str, Any]) -> Path | None:
+    """Take the datasets' folder out of the settings' values; a relative one begins at the home."""
+    text = _take_optional(file, values, "verifier", "data_dir", str)
+    return None if text is None else file.parent / text
+
+
 def _take(file: Path, values: dict[str, Any], section: str, key: str, kind: type[T]) -> T:
     """Take one value out of the settings' values."""
     table = values.get(section)
@@ -321,8 +363,8 @@ def _take_optional(
 def _read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file into plain values."""
     try:
-        return tomlkit.parse(file.read_text(encoding="utf-8")).unwrap()
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise HomeError(f"cannot read {file}: {error.strerror}") from error
-    except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise HomeError(f"{file} is not TOML: {error}") from error

@@ -28,6 +28,7 @@ from pol_abci.learning.weights import compute_root
 from pol_abci.node.home import (
     P2P_PORT,
     RPC_PORT,
+    TRANSPORTS,
     Home,
     HomeError,
     Settings,
@@ -57,6 +58,8 @@ from pol_abci.rules.params import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pol_abci.learning.task import Task
+
 INITIAL_BALANCE = Amount(1_000 * 10**6)
 """Of the first validator: what pays the smallest fee a million times at 1,000 units, so that
 transfers and new validators need not wait for the first rewards to mature. 20 rewards' worth."""
@@ -80,14 +83,17 @@ def create_home(
     chain_id: str,
     report: Callable[[str], None],
     device: str = "cpu",
+    data_dir: Path | None = None,
     rpc_port: int = RPC_PORT,
     p2p_port: int = P2P_PORT,
+    transport: str = TRANSPORTS[0],
     difficulty_bits: float | None = None,
 ) -> Home:
     """Make the home of a new chain's only validator, which owns the share ring whole.
 
     `cometbft` is the binary; `report` gets a sentence for people now and then. Without
     `difficulty_bits` the first difficulty follows from this machine's measured step rate.
+    `data_dir` is where the dataset's files lie, if not where Debian's packages put them.
 
     Raises
     ------
@@ -102,12 +108,13 @@ def create_home(
             f"chain id {chain_id!r}: take 1 to 50 letters, digits, dots, dashes or underscores"
         )
     with _build_home(path) as folder:
-        _init_cometbft(folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port)
+        _init_cometbft(
+            folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port, transport=transport
+        )
         key = AccountKey.generate()
         key.save(get_account_file(folder))
-        params, weights_root = _fit_to_machine(
-            chosen.params, chain_id, difficulty_bits, device, report
-        )
+        task = load_task(chosen.params, None, chain_id, data_dir, device)
+        params = _fit_to_machine(task, difficulty_bits, report)
         validator = _read_json(get_genesis_file(folder))["validators"][0]
         account = GenesisAccount(
             address=key.address,
@@ -118,10 +125,10 @@ def create_home(
             params=params,
             accounts=(account,),
             ring=((key.address, params.shares.slots),),
-            weights_root=weights_root,
+            weights_root=compute_root(task.initial_weights),
         )
         _write_genesis(folder, chain_id, genesis)
-        _finish(folder, chain_id, genesis, device, rpc_port)
+        _finish(folder, chain_id, genesis, device=device, data_dir=data_dir, rpc_port=rpc_port)
     return load_home(path)
 
 
@@ -132,9 +139,11 @@ def join_chain(
     genesis_file: Path,
     report: Callable[[str], None],
     device: str = "cpu",
+    data_dir: Path | None = None,
     peers: str = "",
     rpc_port: int = RPC_PORT,
     p2p_port: int = P2P_PORT,
+    transport: str = TRANSPORTS[0],
 ) -> Home:
     """Make the home of a node that follows the chain of `genesis_file`, with keys of its own.
 
@@ -151,12 +160,22 @@ def join_chain(
     document = read_genesis_document(genesis_file)
     genesis = document.genesis
     chosen = find_preset(genesis.params)
-    load_task(genesis.params, genesis.weights_root, document.chain_id, device=device)
+    load_task(genesis.params, genesis.weights_root, document.chain_id, data_dir, device)
     with _build_home(path) as folder:
-        _init_cometbft(folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port, peers=peers)
+        _init_cometbft(
+            folder,
+            cometbft,
+            chosen,
+            rpc_port=rpc_port,
+            p2p_port=p2p_port,
+            transport=transport,
+            peers=peers,
+        )
         AccountKey.generate().save(get_account_file(folder))
         _write_json(get_genesis_file(folder), document.document)
-        _finish(folder, document.chain_id, genesis, device, rpc_port)
+        _finish(
+            folder, document.chain_id, genesis, device=device, data_dir=data_dir, rpc_port=rpc_port
+        )
     report(f"Checked data and first weights of {document.chain_id} against its genesis.")
     return load_home(path)
 
@@ -210,7 +229,14 @@ def _build_home(path: Path) -> Iterator[Path]:
 
 
 def _init_cometbft(
-    folder: Path, cometbft: Path, preset: Preset, *, rpc_port: int, p2p_port: int, peers: str = ""
+    folder: Path,
+    cometbft: Path,
+    preset: Preset,
+    *,
+    rpc_port: int,
+    p2p_port: int,
+    transport: str,
+    peers: str = "",
 ) -> None:
     """Let CometBFT make its keys and files, then set what the preset and the caller change."""
     for flag, port in (("--rpc-port", rpc_port), ("--p2p-port", p2p_port)):
@@ -235,6 +261,7 @@ def _init_cometbft(
     _override(
         config,
         {
+            "abci": transport,
             "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
             "p2p": {"laddr": f"tcp://0.0.0.0:{p2p_port}", "persistent_peers": peers},
         },
@@ -255,14 +282,10 @@ def _override(config: Any, values: dict[str, Any], file: Path) -> None:
 
 
 def _fit_to_machine(
-    params: Params,
-    chain_id: str,
-    difficulty_bits: float | None,
-    device: str,
-    report: Callable[[str], None],
-) -> tuple[Params, bytes]:
-    """Return parameters with the first difficulty, and root(W_0)."""
-    task = load_task(params, None, chain_id, device=device)
+    task: Task, difficulty_bits: float | None, report: Callable[[str], None]
+) -> Params:
+    """Return the task's parameters with the first difficulty."""
+    params = task.params
     if difficulty_bits is None:
         rate = measure_steps_per_second(task, MEASURE_S)
         first = compute_first_difficulty(rate, params.difficulty.target_interval_ms)
@@ -277,7 +300,7 @@ def _fit_to_machine(
             f"a first difficulty lies between 0 and {MAX_DIFFICULTY // SCORE_UNIT} bits"
         )
     difficulty = replace(params.difficulty, first=first)
-    return replace(params, difficulty=difficulty), compute_root(task.initial_weights)
+    return replace(params, difficulty=difficulty)
 
 
 def _round_bits(bits: float) -> int:
@@ -298,7 +321,15 @@ def _write_genesis(folder: Path, chain_id: str, genesis: Genesis) -> None:
     _write_json(file, document)
 
 
-def _finish(folder: Path, chain_id: str, genesis: Genesis, device: str, rpc_port: int) -> None:
+def _finish(
+    folder: Path,
+    chain_id: str,
+    genesis: Genesis,
+    *,
+    device: str,
+    data_dir: Path | None,
+    rpc_port: int,
+) -> None:
     """Write pol.toml, which makes the folder a home."""
     settings = Settings(
         chain_id=chain_id,
@@ -307,6 +338,7 @@ def _finish(folder: Path, chain_id: str, genesis: Genesis, device: str, rpc_port
         rpc_url=f"http://127.0.0.1:{rpc_port}",
         threads=VERIFIER_THREADS,
         device=device,
+        data_dir=None if data_dir is None else data_dir.absolute(),
     )
     write_settings(folder, settings)
 

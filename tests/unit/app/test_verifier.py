@@ -29,6 +29,7 @@ from tests.abci.digits_chain import CHAIN_ID, load_digits_task, make_key, make_t
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from pol_abci.app.verifier_messages import FromVerifier, ToVerifier
     from pol_abci.app.verifier_process import Channel
@@ -268,6 +269,14 @@ def test_a_walk_goes_before_an_accuracy_whichever_is_under_way(is_walk_first: bo
     assert [answer.job for answer in done] == [1, 2]
     assert isinstance(done[0].result, TrueWalk)
     assert isinstance(done[1].result, int)
+
+
+async def test_the_dataset_is_looked_for_where_the_home_says(tmp_path: Path) -> None:
+    params = make_long_params()
+    params = replace(params, task=replace(params.task, dataset="fashion-mnist"))
+    verifier = Verifier(Configure(CHAIN_ID, params, bytes(32), 1, data_dir=tmp_path))
+    with pytest.raises(VerifierError, match=str(tmp_path)):
+        await verifier.run(asyncio.Event())
 
 
 async def test_a_dataset_with_one_byte_changed_stops_the_start_in_words() -> None:

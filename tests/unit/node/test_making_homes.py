@@ -7,6 +7,7 @@ import json
 import socket
 import stat
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,10 +32,10 @@ from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.genesis import parse_genesis
 from pol_abci.rules.params import SCORE_UNIT
 from pol_abci.rules.signing import compute_consensus_address
+from tests.unit.learning.idx_files import write_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def say_nothing(sentence: str) -> None:
@@ -199,6 +200,27 @@ def test_app_and_miner_train_on_the_homes_device(home: Home, cometbft: Path) -> 
     for child in (app, miner):
         assert child.arguments[child.arguments.index("--device") + 1] == "cuda:1"
     assert "--device" not in comet.arguments
+
+
+def test_files_of_a_dataset_are_looked_for_where_told(
+    make: Callable[..., Home], tmp_path: Path
+) -> None:
+    write_dataset(tmp_path / "files")
+    with pytest.raises(DatasetMismatch, match=str(tmp_path / "files")):
+        make(tmp_path / "other", preset="fashion-mnist", data_dir=tmp_path / "files")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_homes_data_folder_is_kept_and_goes_to_app_and_miner(
+    make: Callable[..., Home], cometbft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = make(tmp_path / "made", data_dir=Path("files"))
+    assert made.settings.data_dir == tmp_path / "files"
+    app, comet, miner = compose_children(made, cometbft, on_miner_line=lambda _: None)
+    for child in (app, miner):
+        assert child.arguments[child.arguments.index("--data-dir") + 1] == str(tmp_path / "files")
+    assert "--data-dir" not in comet.arguments
 
 
 def test_joining_takes_the_chains_genesis_and_keys_of_its_own(
