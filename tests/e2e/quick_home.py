@@ -51,6 +51,7 @@ def make_quick_home(
     path: Path,
     *,
     difficulty_bits: float = 6.0,
+    transport: str = "socket",
     change: Callable[[Params], Params] = lambda params: params,
 ) -> Home:
     """The digits preset with a target interval of 1 s and stamps of 4 bits, changed further."""
@@ -75,6 +76,7 @@ def make_quick_home(
             rpc_port=get_free_port(),
             p2p_port=get_free_port(),
             difficulty_bits=difficulty_bits,
+            transport=transport,
         )
 
 
