@@ -10,7 +10,7 @@ import click
 
 from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import RpcClient
-from pol_abci.node.home import load_home
+from pol_abci.node.home import SETTINGS_FILE, HomeError, load_home
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import parse_genesis
 
@@ -56,6 +56,11 @@ def choose_node(node: str | None, home: Path) -> NodeChoice:
     """
     if node is not None:
         return NodeChoice(node, home, None)
+    if not (home / SETTINGS_FILE).is_file():
+        raise HomeError(
+            f"{home.absolute()} is no home of a node: it has no {SETTINGS_FILE}; name another one "
+            f"with --home, or a node with --node URL, or make one with `pol-abci init`"
+        )
     settings = load_home(home).settings
     return NodeChoice(settings.rpc_url, home, settings.chain_id)
 
