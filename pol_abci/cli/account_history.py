@@ -52,11 +52,12 @@ def history(
     skip: int,
     as_json: bool,
 ) -> None:
-    """List an account's transfers, won proofs and registrations, newest first.
+    """List what happened to an account, newest first.
 
-    ADDRESS is anybody's; without it the account is that of --key or --home. The node finds them
-    in its index, and is believed. What has no transaction of its own doesn't appear: fees that a
-    validator is paid, and coins burned for a new account.
+    Shown are transfers, proofs that it won, and what it did as a validator. ADDRESS is anybody's;
+    without it the account is that of --key or --home. The node finds all of it in its index, and
+    is believed. What has no transaction of its own doesn't appear: fees that a validator is paid,
+    and coins burned for a new account.
     """
     choice, owner = choose_node(node, home), choose_address(address, key, home)
 

@@ -203,8 +203,8 @@ def test_status_without_node_asks_the_home_for_it(home: Path) -> None:
 def test_status_of_a_home_refuses_another_chain_on_its_port(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(_url: str) -> tuple[object, object, tuple[()]]:
-        return SimpleNamespace(), SimpleNamespace(chain_id="other-1"), ()
+    async def ask(_url: str) -> object:
+        return SimpleNamespace(comet=SimpleNamespace(chain_id="other-1"))
 
     monkeypatch.setattr("pol_abci.cli.status._ask", ask)
     assert_fault(run("status", "--home", home), "is a node of other-1", "digits-1")
