@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.app.tickets import TICKET_LIMIT
 from pol_abci.app.walk_queue import QUEUE_LIMIT
-from pol_abci.cli.status import _describe
+from pol_abci.cli.status import _describe_chain
 from pol_abci.client.chain import get_chain_status, get_history
 from pol_abci.client.events import Patience, _next_header
-from pol_abci.client.rpc import NodeStatus, RpcClient
+from pol_abci.client.rpc import RpcClient
 from pol_abci.rules import codec, keys
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.state import Overlay
@@ -186,11 +186,8 @@ def _make_reader(
 
 async def _show_status(rpc: RpcClient) -> None:
     """Read a status, and say it as `pol-abci status` does."""
-    chain = await get_chain_status(rpc)
-    comet = NodeStatus(
-        chain_id="c", version="0.38.25", latest_height=2, latest_time_ms=3, catching_up=False
-    )
-    assert all(isinstance(line, str) for _, line in _describe(URL, comet, chain, (RECORD,)))
+    lines = _describe_chain(await get_chain_status(rpc), (RECORD,))
+    assert all(isinstance(sentence, str) for _, sentence in lines)
 
 
 async def _ask_everything(rpc: RpcClient) -> None:
