@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import tomllib
 from dataclasses import dataclass
@@ -102,10 +103,10 @@ class Home:
             raise HomeError(
                 f"{self.config_file}: abci is {transport!r}, must be one of {', '.join(TRANSPORTS)}"
             )
-        if transport == "grpc" and proxy_app.startswith("tcp://"):
+        if transport == "grpc" and re.match("tcp://|unix://[^/]", proxy_app):
             raise HomeError(
                 f'{self.config_file}: with abci = "grpc" CometBFT cannot dial proxy_app = '
-                f"{proxy_app!r}; write it without tcp://"
+                f'"{proxy_app}"; write "{proxy_app.replace("tcp://", "").replace("://", ":")}"'
             )
         return str(transport)
 

@@ -70,6 +70,10 @@ MAX_BLOCK_BYTES = MAX_TX_BYTES + 2**18
 """Room for the longest transaction; a block full of transfers is then executed in seconds."""
 MAX_EVIDENCE_BYTES = 65_536
 VERIFIER_THREADS = 1
+LISTEN = "unix://app.sock"
+"""Where the app listens, relative to the home: a longer name may not fit into a socket's."""
+PROXY_APPS = {"socket": LISTEN, "grpc": LISTEN.replace("://", ":")}
+"""What CometBFT dials then: gRPC takes the first part behind :// for a machine."""
 
 _CHAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,50}")
 _MAX_PORT = 65_535
@@ -262,6 +266,7 @@ def _init_cometbft(
         config,
         {
             "abci": transport,
+            "proxy_app": PROXY_APPS[transport],
             "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
             "p2p": {"laddr": f"tcp://0.0.0.0:{p2p_port}", "persistent_peers": peers},
         },
@@ -334,7 +339,7 @@ def _finish(
     settings = Settings(
         chain_id=chain_id,
         genesis_digest=compute_genesis_digest(genesis),
-        listen="unix://app.sock",
+        listen=LISTEN,
         rpc_url=f"http://127.0.0.1:{rpc_port}",
         threads=VERIFIER_THREADS,
         device=device,
