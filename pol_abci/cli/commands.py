@@ -41,6 +41,7 @@ MODULES = {
     "replay": "pol_abci.cli.replay",
     "export": "pol_abci.cli.export",
     "rollback": "pol_abci.cli.rollback",
+    "doctor": "pol_abci.cli.doctor",
     "version": "pol_abci.cli.version",
 }
 """Command to module; the module holds a click command of the same name. Order is help's."""
