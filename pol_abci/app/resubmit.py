@@ -28,11 +28,18 @@ async def resubmit_tickets(replica: Replica, rpc: RpcClient) -> None:
     """Submit what is good, again and again until it is in; runs until cancelled."""
     changed = asyncio.Event()
     replica.on_change = changed.set
+    is_away = False
     while True:
         changed.clear()  # before looking: what changes while the RPC is waited for counts
         ticket, wait_s = choose_ticket(replica)
         if ticket is not None:
-            await _submit(rpc, ticket)
+            try:
+                await _submit(rpc, ticket)
+                is_away = False
+            except NodeUnreachable as error:
+                if not is_away:  # once, not ten times a second
+                    log.warning("this node's RPC does not answer", reason=str(error))
+                is_away = True
         try:
             await asyncio.wait_for(changed.wait(), wait_s)
         except TimeoutError:
@@ -56,5 +63,3 @@ async def _submit(rpc: RpcClient, ticket: Ticket) -> None:
         await rpc.broadcast_tx_sync(ticket.raw)
     except RpcError as error:
         log.debug("the node did not take a ticket yet", reason=str(error))
-    except NodeUnreachable as error:
-        log.warning("this node's RPC does not answer", reason=str(error))

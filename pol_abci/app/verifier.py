@@ -358,5 +358,6 @@ class Verifier:
         if isinstance(verdict, TrueWalk):
             self.on_true_walk(claim, raw, verdict)
         else:
-            log.info("a walk is false", miner=claim.address.hex(), reason=verdict.reason)
+            # Strangers send them by the hundred a second; the count is in the status.
+            log.debug("a walk is false", miner=claim.address.hex(), reason=verdict.reason)
             self._queue.refuse(claim.address)

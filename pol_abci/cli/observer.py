@@ -71,6 +71,11 @@ class Observer:
         return 0 if self._status is None else self._status.height
 
     @property
+    def generation(self) -> int:
+        """Newest generation, 0 while that is not known."""
+        return 0 if self._status is None else self._status.generation
+
+    @property
     def is_done(self) -> bool:
         """Whether the chain has made as many generations as were asked for."""
         return (

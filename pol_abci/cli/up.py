@@ -211,12 +211,18 @@ async def watch(
 
 
 async def _poll(supervisor: Supervisor, observer: Observer) -> None:
-    """Ask the node again and again; a new height shows that its processes work."""
+    """Ask the node again and again.
+
+    A new height shows that app and CometBFT work, a new generation that somebody mines: a miner
+    that is killed now and then must not end the node.
+    """
     while not observer.is_done:
-        height = observer.height
+        height, generation = observer.height, observer.generation
         await observer.poll()
         if observer.height > height:
             supervisor.note_progress("app", "cometbft")
+        if observer.generation > generation:
+            supervisor.note_progress(*supervisor.children)
         await asyncio.sleep(POLL_S)
 
 

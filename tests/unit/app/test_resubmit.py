@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from pol_abci.app.resubmit import RETRY_S, choose_ticket, resubmit_tickets
 from pol_abci.app.tickets import Ticket
@@ -197,6 +198,21 @@ def refuse() -> httpx.Response:
 
 def time_out() -> httpx.Response:
     raise httpx.ReadTimeout("timed out")
+
+
+async def test_an_rpc_that_is_away_is_told_once_until_it_is_back(node: DigitsNode) -> None:
+    with capture_logs() as logs:
+        async with run_resubmission(node.replica) as rpc:
+            rpc.answer = refuse
+            keep(node, make_ticket(1, 10, NOW_MS))
+            for _ in range(3):
+                await rpc.get()
+            rpc.answer = lambda: reply({"code": 25, "hash": "AB"})
+            await rpc.get()
+            rpc.answer = time_out
+            for _ in range(3):
+                await rpc.get()
+    assert [log["event"] for log in logs] == ["this node's RPC does not answer"] * 2
 
 
 @pytest.mark.parametrize(

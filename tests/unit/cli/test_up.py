@@ -9,7 +9,7 @@ import pytest
 from pol_abci.cli.observer import Observer
 from pol_abci.cli.up import watch
 from pol_abci.client.rpc import RpcClient
-from pol_abci.node.supervisor import ChildCommand, ChildFailed, Supervisor
+from pol_abci.node.supervisor import MAX_FAILURES, ChildCommand, ChildFailed, Supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +29,10 @@ class CountingObserver(Observer):
     @property
     def height(self) -> int:
         return self._count
+
+    @property
+    def generation(self) -> int:
+        return self._count // 2
 
     @property
     def is_done(self) -> bool:
@@ -90,3 +94,22 @@ async def test_a_process_that_keeps_failing_ends_up_with_its_last_words(tmp_path
         observer.poll = asyncio.Event().wait  # type: ignore[method-assign, assignment] # never answers
         with pytest.raises(ChildFailed, match="no dataset here"):
             await watch(supervisor, observer, lambda _: None)
+
+
+async def test_a_miner_that_is_killed_while_generations_come_does_not_end_the_node(
+    tmp_path: Path,
+) -> None:
+    children = make_children("import time; time.sleep(600)")
+    children.append(ChildCommand(name="miner", arguments=(sys.executable, "-c", "")))
+    async with (
+        RpcClient("http://127.0.0.1:1") as rpc,
+        Supervisor(tmp_path, children) as supervisor,
+    ):
+        observer = CountingObserver(rpc, supervisor, polls=10**6)
+        watching = asyncio.create_task(watch(supervisor, observer, lambda _: None))
+        while supervisor.children["miner"].restarts <= MAX_FAILURES:
+            await asyncio.sleep(0.05)
+            assert not watching.done(), watching.result()
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching

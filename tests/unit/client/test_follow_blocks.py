@@ -99,6 +99,24 @@ async def test_a_node_that_accepts_and_then_hangs_is_noticed() -> None:
     assert "in time" in event.reason
 
 
+async def test_half_an_event_and_then_nothing_is_noticed(unused_tcp_port: int) -> None:
+    node = FakeNode()
+    async with (
+        node.listen(unused_tcp_port),
+        aclosing(follow_blocks(f"http://127.0.0.1:{unused_tcp_port}", QUICK)) as events,
+    ):
+        assert await anext(events) == Connected()
+        await node.subscribed.wait()
+        hung = node.connections[-1].transport
+        hung.pause_reading()  # answers no ping either
+        # A text frame of 100 bytes is announced, and 5 of them come.
+        hung.write(bytes([0x81, 100]) + b'{"id"')
+        lost = await anext(events)
+        assert isinstance(lost, Disconnected)
+        assert await anext(events) == Connected()
+        hung.abort()
+
+
 async def test_a_connection_without_blocks_is_made_anew(unused_tcp_port: int) -> None:
     node = FakeNode()
     limits = Patience(idle_s=0.05, first_retry_s=0.01)
