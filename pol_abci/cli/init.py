@@ -18,6 +18,7 @@ from pol_abci.cli.commands import (
     print_json,
     report,
 )
+from pol_abci.cli.stopping import hold_signals
 from pol_abci.cli.words import format_bits
 from pol_abci.client.keys import KeyFile, format_address
 from pol_abci.node.binary import find_cometbft
@@ -125,10 +126,11 @@ def init(
     name = preset or DEFAULT_PRESET
     if genesis is None:
         load_preset(name)  # a mistyped name is told before CometBFT is built for minutes
-    from pol_abci.node.init import (  # noqa: PLC0415 (torch takes seconds to load)
-        create_home,
-        join_chain,
-    )
+    with hold_signals():
+        from pol_abci.node.init import (  # noqa: PLC0415 (torch takes seconds to load)
+            create_home,
+            join_chain,
+        )
 
     if genesis is None:
         made = create_home(

@@ -16,7 +16,7 @@ from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, data_dir_option, json_op
 from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.miner_view import MinerNarrator, draw_miner, encode_status
 from pol_abci.cli.passphrase import load_key, passphrase_file_option
-from pol_abci.cli.stopping import exit_after, run_until_stopped
+from pol_abci.cli.stopping import exit_after, hold_signals, run_until_stopped
 from pol_abci.cli.words import format_duration
 from pol_abci.client.rpc import parse_node_url
 from pol_abci.node.home import RPC_PORT
@@ -76,10 +76,11 @@ def mine(
     """
     configure_logs(log_level, log_format)
     account, url = load_key(key, passphrase_file), parse_node_url(node)
-    from pol_abci.miner.miner import (  # noqa: PLC0415 (torch takes seconds to load)
-        MinerSettings,
-        run_miner,
-    )
+    with hold_signals():
+        from pol_abci.miner.miner import (  # noqa: PLC0415 (torch takes seconds to load)
+            MinerSettings,
+            run_miner,
+        )
 
     settings = MinerSettings(
         node_url=url,

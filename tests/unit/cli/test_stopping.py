@@ -7,7 +7,7 @@ import signal
 import click
 import pytest
 
-from pol_abci.cli.stopping import exit_after, run_until_stopped
+from pol_abci.cli.stopping import exit_after, hold_signals, run_until_stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -27,6 +27,16 @@ def test_a_signal_lets_the_work_clean_up_and_a_second_one_does_not_hurry_it(
 
     assert run_until_stopped(work(), asyncio.run) == number
     assert steps == ["cleaned up"]
+
+
+def test_a_held_signal_comes_as_soon_as_it_may() -> None:
+    steps = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 (when it comes is the point)
+        with hold_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("imported")
+        steps.append("began")
+    assert steps == ["imported"]
 
 
 def test_work_that_ends_by_itself_was_not_stopped() -> None:
