@@ -102,12 +102,12 @@ async def run_app(settings: AppSettings) -> None:
         log.info("the verifier loads its data", height=store.height)
 
         async def serve_when_ready() -> None:
-            await started.wait()
             if settings.transport == "grpc":
                 from pol_abci.abci.grpc_server import serve_grpc  # noqa: PLC0415 (takes 11 MB)
 
-                await serve_grpc(application, settings.listen)
+                await serve_grpc(application, settings.listen, ready=started)
             else:
+                await started.wait()
                 await serve(application, settings.listen)
 
         await run_until_first_ends(

@@ -121,6 +121,21 @@ def test_cometbft_is_configured_and_its_comments_are_kept(
     assert "# EmptyBlocks mode and possible interval between empty blocks" in text
 
 
+def test_a_home_whose_cometbft_calls_over_grpc(tmp_path: Path, make: Callable[..., Home]) -> None:
+    assert make(tmp_path / "usual").read_transport() == "socket"
+    home = make(tmp_path / "home", transport="grpc")
+    assert home.read_transport() == "grpc"
+    text = home.config_file.read_text()
+    assert 'proxy_app = "unix:app.sock"' in text
+    for wrong, right in {"unix://app.sock": "unix:app.sock", "tcp://h:1": "h:1"}.items():
+        home.config_file.write_text(text.replace("unix:app.sock", wrong))
+        with pytest.raises(HomeError, match=f'cannot dial proxy_app = "{wrong}"; write "{right}"'):
+            home.read_transport()
+    home.config_file.write_text(text.replace('abci = "grpc"', 'abci = "pigeon"'))
+    with pytest.raises(HomeError, match="abci is 'pigeon', must be one of socket, grpc"):
+        home.read_transport()
+
+
 def test_a_home_is_read_as_it_was_made(home: Home) -> None:
     assert load_home(home.path) == home
 
