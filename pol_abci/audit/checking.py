@@ -139,14 +139,19 @@ class Expected:
             return
         if here == chain_hash:
             return
-        height, faults = self.before.height, "; ".join(self.before.faults)
+        height = self.before.height
+        said = [
+            f"code {code} ({fault})" if fault else f"code {code}"
+            for code, fault in zip(codes, self.before.faults, strict=True)
+        ]
         for index, code in enumerate(codes):
             other = CODE_OK if code else CODE_FAILED
             if compute_results_hash((*codes[:index], other, *codes[index + 1 :])) == chain_hash:
-                fault = faults if code else f"code {code}"
-                raise Difference(height, f"transaction {index}", chain=f"code {other}", here=fault)
+                what = f"transaction {index}"
+                raise Difference(height, what, chain=f"code {other}", here=said[index])
         what = "the hash of the transactions' results"
-        raise Difference(height, what, chain=chain_hash.hex(), here=faults or here.hex())
+        here_in_words = f"{here.hex()}, of {', '.join(said) or 'no transactions'}"
+        raise Difference(height, what, chain=chain_hash.hex(), here=here_in_words)
 
     def _hold(self, what: str, chain: object, here: object) -> None:
         _hold_at(self.height, what, chain, here)

@@ -49,8 +49,9 @@ class ChainGenesis:
 class Position:
     """An executed block, as far as the next one is held against it.
 
-    `codes` are those of its transactions and `faults` why those that failed did. `sets` are the
-    validator sets, consensus key to power, of its height and the two after it.
+    `codes` and `faults` have an entry a transaction: what became of it, and why it failed, empty
+    where it did not. `sets` are the validator sets, consensus key to power, of its height and the
+    two after it.
     """
 
     height: int

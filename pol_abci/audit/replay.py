@@ -125,9 +125,7 @@ class Replay:
             block_hash=compute_header_hash(block.header),
             codes=tuple(CODE_OK if error is None else CODE_FAILED for error in errors),
             faults=tuple(
-                f"transaction {index} fails here, {type(error).__name__}: {error}"
-                for index, error in enumerate(errors)
-                if error is not None
+                "" if error is None else f"{type(error).__name__}: {error}" for error in errors
             ),
             sets=(signing, following, _change(following, outcome.validator_updates)),
         )

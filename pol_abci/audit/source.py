@@ -32,6 +32,10 @@ class BlockSource:
     def __init__(self, portal: BlockingPortal, rpc: RpcClient) -> None:
         self._portal, self._rpc = portal, rpc
 
+    def get_chain_id(self) -> str:
+        """Ask a running node which chain it is of."""
+        return self._portal.call(self._rpc.status).chain_id
+
     def get_genesis(self) -> ChainGenesis:
         """Ask the node what its chain begins with."""
         document = self._portal.call(self._rpc.genesis)

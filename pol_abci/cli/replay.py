@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pol_abci.cli.commands import EXIT_CODES, data_dir_option, home_option, json_option, report
+from pol_abci.cli.node_choice import NodeChoice, node_option
 from pol_abci.cli.replay_view import ReplayView
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.home import load_home, read_genesis_document
@@ -37,7 +38,7 @@ class NothingToReplay(PolError):
     epilog=f"{EXIT_CODES} A difference is exit code 1, the first one is the last line; Ctrl-C is "
     f"130, and the same command goes on from there."
 )
-@click.option("--node", metavar="URL", help="A running node's RPC, in place of --home.")
+@node_option
 @home_option
 @click.option(
     "--genesis",
@@ -88,6 +89,7 @@ def replay(
     from pol_abci.audit.checking import Difference  # noqa: PLC0415
     from pol_abci.audit.folder import AuditFolder  # noqa: PLC0415
     from pol_abci.audit.replay import Replay  # noqa: PLC0415
+    from pol_abci.learning.golden import check_golden_walk  # noqa: PLC0415
     from pol_abci.learning.task import load_task  # noqa: PLC0415
 
     torch.set_num_threads(threads)
@@ -101,6 +103,7 @@ def replay(
         if out is None:
             out = Path(f"{AUDIT_FOLDER}-{chain.chain_id}") if here is None else home / AUDIT_FOLDER
         folder = stack.enter_context(closing(AuditFolder.open(out, chain)))
+        check_golden_walk(device)  # a machine that errs would be told as a chain that does
         task = load_task(
             chain.genesis.params, chain.genesis.weights_root, chain.chain_id, data_dir, device
         )
@@ -130,7 +133,11 @@ def _open_source(stack: ExitStack, node: str | None, home: Home | None) -> Block
     try:
         home.check_free()
     except (HomeInUse, PortInUse):  # it runs, under `up` or by hand
-        return stack.enter_context(open_source(home.settings.rpc_url))
+        settings = home.settings
+        source = stack.enter_context(open_source(settings.rpc_url))
+        choice = NodeChoice(settings.rpc_url, home.path, settings.chain_id)
+        choice.check(source.get_chain_id())
+        return source
     url = stack.enter_context(serve_in_thread(serve_blocks(home, find_cometbft(report))))
     return stack.enter_context(open_source(url))
 
