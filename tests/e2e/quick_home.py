@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 APP, COMETBFT = "start --home", "node --home"
+MINER, VERIFIER = "mine --node", "verifier_process"
 """What tells these children's command lines from the others'."""
 PATIENCE_S = 120.0
 """What a test waits for something that must come; far more than it takes on a busy machine."""
@@ -167,6 +168,14 @@ def read_chain(home: Home) -> tuple[bytes, list[GenerationRecord]]:
         store.close()
 
 
+def strip_accuracy(records: list[GenerationRecord]) -> list[tuple[int, int, int, bytes, bytes]]:
+    """What consensus decided of each generation."""
+    return [
+        (each.generation, each.height, each.score, each.weights_root, each.tx_hash)
+        for each in records
+    ]
+
+
 async def stop_program(program: Program) -> None:
     """Ask a program to end, as an operator's service manager does."""
     program.process.send_signal(signal.SIGTERM)
@@ -194,10 +203,15 @@ async def wait_for_generation(rpc: RpcClient, generation: int) -> int:
 
 async def kill_child(up: Program, part: str) -> None:
     """kill -9 the process below an `up` whose command line holds `part`, as soon as it is there."""
-    await wait_until(lambda: _find_process(up.process.pid, part) is not None)
+    os.kill(await find_child(up, part), signal.SIGKILL)
+
+
+async def find_child(up: Program, part: str) -> int:
+    """The process below an `up` whose command line holds `part`, as soon as it is there."""
+    await wait_until(lambda: _find_process(up.process.pid, part) is not None or up.has_ended)
     pid = _find_process(up.process.pid, part)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    assert pid is not None, "\n".join(up.lines)
+    return pid
 
 
 def _find_process(ancestor: int, part: str) -> int | None:
@@ -217,3 +231,9 @@ def _find_process(ancestor: int, part: str) -> int | None:
         if parent == ancestor and pid != ancestor and part in line:
             return pid
     return None
+
+
+def read_memory_bytes(process: int) -> int:
+    """What a process holds of the machine's memory now."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

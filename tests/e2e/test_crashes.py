@@ -1,8 +1,8 @@
-"""kill -9 at random moments: the chain ends up as if nothing had happened."""
+"""Whatever happens to a node's processes and its disk, nothing is lost and nothing is doubled."""
 
 from __future__ import annotations
 
-import asyncio
+import os
 import random
 import shutil
 from typing import TYPE_CHECKING
@@ -10,52 +10,58 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.client.rpc import RpcClient
+from pol_abci.store.environment import DATA_FILE
+from tests.e2e.faults import PARTS, Victim
 from tests.e2e.quick_home import (
-    APP,
-    COMETBFT,
-    kill_child,
     make_quick_home,
     read_chain,
     run_program,
     stop_program,
+    strip_accuracy,
     wait_for_generation,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pol_abci.rules.codec import GenerationRecord
-
 pytestmark = pytest.mark.e2e
 
-KILLS = 10
-
-
-def strip_accuracy(records: list[GenerationRecord]) -> list[tuple[int, int, int, bytes, bytes]]:
-    """What consensus decided of each generation."""
-    return [
-        (each.generation, each.height, each.score, each.weights_root, each.tx_hash)
-        for each in records
-    ]
+ROUNDS = 2
 
 
 @pytest.mark.timeout(900)
-async def test_ten_kills_of_app_and_cometbft_lose_and_double_nothing(tmp_path: Path) -> None:
+async def test_kills_stops_and_a_full_disk_lose_and_double_nothing(tmp_path: Path) -> None:
     home = make_quick_home(tmp_path / "home")
-    moments = random.Random(20)
     async with (
         run_program("up", "--home", home.path) as up,
         RpcClient(home.settings.rpc_url, timeout_s=2.0) as rpc,
     ):
-        reached = await wait_for_generation(rpc, 2)
-        for kill in range(KILLS):
-            await asyncio.sleep(moments.uniform(0.0, 1.5))
-            await kill_child(up, APP if kill % 2 else COMETBFT)
-            reached = await wait_for_generation(rpc, reached + 1)
+        await wait_for_generation(rpc, 2)
+        victim = Victim(home, up, rpc, random.Random(20))
+        for _ in range(ROUNDS):
+            for process in PARTS:
+                await victim.kill(process)
+        for process in PARTS:
+            await victim.stop(process)
+        await victim.refuse_writes()
+        assert all(outcome.lost == 0 for outcome in victim.outcomes.values())
         await stop_program(up)
+    log = (home.path / "logs" / "app.log").read_text()
+    assert "The store stays as it was at the last commit; make room and start again" in log
+    assert "Traceback" not in log
     app_hash, records = read_chain(home)
     assert [each.generation for each in records] == list(range(1, len(records) + 1))
-    assert len({each.tx_hash for each in records}) == len(records) >= reached
+    assert len({each.tx_hash for each in records}) == len(records)
+
+    # A damaged store is refused in words, which say what helps: to delete it.
+    data = home.store_folder / DATA_FILE
+    os.truncate(data, data.stat().st_size // 2)
+    async with run_program("start", "--home", home.path) as start:
+        assert await start.wait() == 1
+    said = "\n".join(start.lines)
+    assert "is damaged" in said
+    assert "let the node replay the chain" in said
+    assert "Traceback" not in said
 
     # CometBFT replays all blocks into an app without a store, and stops at the first difference.
     shutil.rmtree(home.store_folder)
@@ -63,7 +69,7 @@ async def test_ten_kills_of_app_and_cometbft_lose_and_double_nothing(tmp_path: P
         run_program("up", "--home", home.path, "--no-mine") as again,
         RpcClient(home.settings.rpc_url, timeout_s=2.0) as rpc,
     ):
-        await wait_for_generation(rpc, reached)
+        await wait_for_generation(rpc, len(records))
         await stop_program(again)
     replayed_hash, replayed = read_chain(home)
     assert replayed_hash == app_hash
