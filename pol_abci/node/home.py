@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import tomllib
 from dataclasses import dataclass
@@ -103,10 +102,12 @@ class Home:
             raise HomeError(
                 f"{self.config_file}: abci is {transport!r}, must be one of {', '.join(TRANSPORTS)}"
             )
-        if transport == "grpc" and re.match("tcp://|unix://[^/]", proxy_app):
+        scheme, _, rest = proxy_app.partition("://")
+        if transport == "grpc" and (scheme == "tcp" or (scheme == "unix" and rest[:1] != "/")):
+            right = rest if scheme == "tcp" else f"passthrough:///{proxy_app}"
             raise HomeError(
                 f'{self.config_file}: with abci = "grpc" CometBFT cannot dial proxy_app = '
-                f'"{proxy_app}"; write "{proxy_app.replace("tcp://", "").replace("://", ":")}"'
+                f'"{proxy_app}"; write "{right}"'
             )
         return str(transport)
 

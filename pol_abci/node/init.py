@@ -72,8 +72,8 @@ MAX_EVIDENCE_BYTES = 65_536
 VERIFIER_THREADS = 1
 LISTEN = "unix://app.sock"
 """Where the app listens, relative to the home: a longer name may not fit into a socket's."""
-PROXY_APPS = {"socket": LISTEN, "grpc": LISTEN.replace("://", ":")}
-"""What CometBFT dials then: gRPC takes the first part behind :// for a machine."""
+PROXY_APPS = {"socket": LISTEN, "grpc": f"passthrough:///{LISTEN}"}
+"""What CometBFT dials then: gRPC's own resolver knows no relative path."""
 
 _CHAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,50}")
 _MAX_PORT = 65_535

@@ -126,9 +126,10 @@ def test_a_home_whose_cometbft_calls_over_grpc(tmp_path: Path, make: Callable[..
     home = make(tmp_path / "home", transport="grpc")
     assert home.read_transport() == "grpc"
     text = home.config_file.read_text()
-    assert 'proxy_app = "unix:app.sock"' in text
-    for wrong, right in {"unix://app.sock": "unix:app.sock", "tcp://h:1": "h:1"}.items():
-        home.config_file.write_text(text.replace("unix:app.sock", wrong))
+    dialled = "passthrough:///unix://app.sock"
+    assert f'proxy_app = "{dialled}"' in text
+    for wrong, right in {"unix://app.sock": dialled, "tcp://h:1": "h:1"}.items():
+        home.config_file.write_text(text.replace(dialled, wrong))
         with pytest.raises(HomeError, match=f'cannot dial proxy_app = "{wrong}"; write "{right}"'):
             home.read_transport()
     home.config_file.write_text(text.replace('abci = "grpc"', 'abci = "pigeon"'))
