@@ -26,7 +26,7 @@ from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from io import TextIOWrapper
+    from io import FileIO
     from pathlib import Path
     from types import TracebackType
 
@@ -62,7 +62,7 @@ class PortInUse(PolError):
 
 
 class ChildFailed(PolError):
-    """A child could not be started, or kept exiting."""
+    """A child could not be started, or its log not be written, or it kept exiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +219,7 @@ class Supervisor:
         log_path = self._home / LOGS_FOLDER / f"{command.name}.log"
         with contextlib.ExitStack() as ends, _open_log(log_path) as log:
             child.log_start = log.tell()
-            stdout: int | TextIOWrapper = log
+            stdout: int | FileIO = log
             if command.on_line is not None:
                 # Not asyncio's own pipe: there an exit is known only when the pipe has ended.
                 reading, stdout = os.pipe()
@@ -370,13 +370,21 @@ async def _start_guard() -> asyncio.subprocess.Process:
     )
 
 
-def _open_log(path: Path) -> TextIOWrapper:
+def _open_log(path: Path) -> FileIO:
     """Open a child's log to append to, setting a long one aside, and mark a start in it."""
-    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
-        path.replace(path.with_name(path.name + ".1"))
-    log = path.open("a", encoding="utf-8")
-    log.write(f"=== started {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
-    log.flush()
+    try:
+        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+            path.replace(path.with_name(path.name + ".1"))
+        log = path.open("ab", buffering=0)
+        with contextlib.ExitStack() as ends:
+            ends.callback(log.close)
+            log.write(f"=== started {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n".encode())
+            ends.pop_all()
+    except OSError as error:
+        raise ChildFailed(
+            f"cannot write {path} ({error.strerror}): is the disk full? The chain stays as it was "
+            f"at its last block; make room, and start again"
+        ) from error
     return log
 
 

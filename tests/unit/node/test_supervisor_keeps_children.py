@@ -161,6 +161,18 @@ async def test_a_program_that_does_not_exist_is_said_and_nothing_stays(tmp_path:
         pass  # the home is free again
 
 
+async def test_a_log_that_cannot_be_written_ends_everything_in_words(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "miner.log").symlink_to("/dev/full")
+    children = [python_child("app", SLEEP), python_child("miner", SLEEP)]
+    supervisor = Supervisor(tmp_path, children)
+    with pytest.raises(
+        ChildFailed, match=r"miner\.log \(No space left on device\): is the disk full"
+    ):
+        await supervisor.__aenter__()
+    assert not any(child.pid for child in supervisor.children.values())
+
+
 async def test_a_child_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     program = """
         import signal, time
