@@ -3,10 +3,14 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
+INPUTS ?= 1000000
+KILLS ?= 100
+MINUTES ?= 30
+SEED ?= 1
 # A recipe reads these from its environment: a folder's name may hold spaces.
 export GENERATIONS DIR
 
@@ -71,6 +75,12 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 
 bench: $(DEV_STAMP) cometbft ## measure, and write the table of docs/performance.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py $(NAMES)
+
+fuzz: $(DEV_STAMP) ## give INPUTS=1000000 mutated inputs to all that reads bytes; SEED=1
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+soak: $(DEV_STAMP) cometbft ## put a chain under every fault: KILLS=100 MINUTES=30 SEED=1
+	$(BIN)/python -m tests.soak --kills $(KILLS) --minutes $(MINUTES) --seed $(SEED)
 
 study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/study.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/learning.py
