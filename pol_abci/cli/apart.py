@@ -1,4 +1,4 @@
-"""`init` in a process of its own, for commands that run on: PyTorch, once loaded, stays loaded."""
+"""What needs PyTorch, in a process of its own: once loaded by a command that runs on, it stays."""
 
 from __future__ import annotations
 
@@ -37,5 +37,21 @@ def init_apart(home: Path, *options: str) -> None:
             with suppress(KeyboardInterrupt, SystemExit):  # impatience ends no clean-up
                 process.wait()
         raise
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def check_device_apart(device: str) -> None:
+    """Look whether PyTorch can compute on a device; that it cannot goes to stderr, in words.
+
+    Raises
+    ------
+    click.exceptions.Exit
+        When it cannot.
+    """
+    if device == "cpu":
+        return
+    command = [sys.executable, "-m", "pol_abci.learning.machine", device]
+    code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603 (this program)
     if code:
         raise click.exceptions.Exit(code)

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pol_abci.cli.apart import init_apart
+from pol_abci.cli.apart import check_device_apart, init_apart
 from pol_abci.cli.commands import (
     EXIT_CODES_STOPPABLE,
     data_dir_option,
@@ -108,6 +108,7 @@ def up(
         here = replace(here, settings=replace(here.settings, device=device))
     if data_dir is not None:
         here = replace(here, settings=replace(here.settings, data_dir=data_dir.absolute()))
+    check_device_apart(here.settings.device)
     here.check_free()
     passphrase = _unlock(here, passphrase_file) if is_mining else None
     log_options = ("--log-level", log_level, "--log-format", log_format or "plain")

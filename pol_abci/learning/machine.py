@@ -8,6 +8,7 @@ is refused here, in words; `pol_abci.learning.golden` holds a whole walk against
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 
@@ -46,6 +47,14 @@ def open_device(name: str) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise DeviceMissing(f"no device {name!r} here: use cpu ({reason})") from error
     return device
+
+
+def main() -> None:
+    """Open the device that the first argument names; say in words what is wrong with it."""
+    try:
+        open_device(sys.argv[1])
+    except DeviceMissing as missing:
+        sys.exit(f"error: {missing}")
 
 
 def list_devices() -> list[str]:
@@ -119,3 +128,7 @@ def _check_products(
             f"{device} multiplies {dtype} matrices of integers wrongly, where exact results fit: "
             "a library on it takes short cuts; use cpu, and report this with `pol-abci version`"
         )
+
+
+if __name__ == "__main__":
+    main()

@@ -191,6 +191,15 @@ def test_mine_on_a_device_that_is_not_there_says_so_before_it_waits(tmp_path: Pa
         assert_fault(result, f"no device '{device}' here")
 
 
+def test_up_on_a_device_that_is_not_there_says_so_before_it_starts_anything(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = run("up", "--home", home, "--device", "foo")
+    assert result.exit_code == 1
+    assert capfd.readouterr().err.startswith("error: no device 'foo' here: use cpu")
+    assert not (home / "logs").exists()
+
+
 def test_status_of_a_node_that_is_away_says_so() -> None:
     assert_fault(run("status", "--node", UNREACHABLE), "no node answers at http://127.0.0.1:1")
     assert_fault(run("status", "--node", "nonsense://"), "not the address of a node's RPC")
