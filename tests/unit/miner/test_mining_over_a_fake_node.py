@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -91,6 +92,21 @@ async def test_a_miner_waits_for_a_node_and_outlives_its_restart(
         await mining.wait_for(
             lambda status: status.blocks_won > won and (status.generation or 0) > missed
         )
+        await mining.stop()
+
+
+async def test_a_node_that_accepts_and_never_answers_is_told_and_outlived(
+    unused_tcp_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = make_chain_now()
+    monkeypatch.setattr("pol_abci.miner.miner.RpcClient", partial(RpcClient, timeout_s=0.3))
+    # The system completes the connections, and nobody ever reads from them.
+    with socket.create_server(("127.0.0.1", unused_tcp_port)):
+        mining = Mining(unused_tcp_port)
+        status = await mining.wait_for(lambda status: status.connection != "connecting")
+        assert "did not answer genesis_chunked within 0.3 s; trying again" in status.connection
+    async with serve_node(chain, unused_tcp_port, tmp_path):
+        await mining.wait_for(lambda status: status.blocks_won >= 1)
         await mining.stop()
 
 
