@@ -14,6 +14,7 @@ import structlog
 
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.types import validator_pb2
+from pol_abci.app.verifier import OtherWeights
 from pol_abci.rules.codec import ProofMessage
 from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx, SecondProof
 from pol_abci.rules.genesis import compute_genesis_digest, decode_genesis, process_genesis
@@ -25,6 +26,7 @@ from pol_abci.rules.transition import (
     BlockOutcome,
     CommitVote,
     check_claim,
+    get_head,
     process_block,
 )
 
@@ -229,6 +231,9 @@ class Consensus:
             changes = self._genesis.changes | changes
             written = weights or self._genesis.weights
         pending = replica.store.prepare(changes, written)
+        # Verify the weights are the head's, before the chain hears of them
+        if pending.weights_root != get_head(executed.state).weights_root:
+            raise OtherWeights
         self._decided = _Decided(request.height, pending, outcome.accepted, weights)
         return abci.ResponseFinalizeBlock(
             tx_results=[_encode_result(result.error, result.events) for result in outcome.txs],

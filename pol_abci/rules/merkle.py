@@ -95,8 +95,11 @@ def encode_value(payload: bytes) -> bytes:
 
     A value of 32 bytes could be taken for the root of a subtree that its writer made up.
     """
-    stored = _PLAIN + payload
-    return stored if len(stored) != HASH_BYTES else _LENGTHENED + payload
+    return _get_prefix(len(payload)) + payload
+
+
+def _get_prefix(payload_bytes: int) -> bytes:
+    return _LENGTHENED if len(_PLAIN) + payload_bytes == HASH_BYTES else _PLAIN
 
 
 def decode_value(stored: bytes) -> bytes:
@@ -126,13 +129,18 @@ def encode_uvarint(number: int) -> bytes:
 
 def compute_leaf(key: bytes, stored: bytes) -> bytes:
     """The bytes of a `simple:v` leaf: the key and SHA-256 of the stored value."""
-    digest = sha256(stored).digest()
-    return b"".join((encode_uvarint(len(key)), key, bytes((HASH_BYTES,)), digest))
+    return _encode_leaf(key, sha256(stored).digest())
 
 
-def hash_entry(key: bytes, payload: bytes) -> bytes:
+def hash_entry(key: bytes, payload: bytes | memoryview) -> bytes:
     """Hash of the leaf of a key and its payload, in a bucket or in the `weights` store."""
-    return hash_leaf(compute_leaf(key, encode_value(payload)))
+    stored = sha256(_get_prefix(len(payload)))
+    stored.update(payload)  # not joined: a model's chunks would be copied for it
+    return hash_leaf(_encode_leaf(key, stored.digest()))
+
+
+def _encode_leaf(key: bytes, digest: bytes) -> bytes:
+    return b"".join((encode_uvarint(len(key)), key, bytes((HASH_BYTES,)), digest))
 
 
 def bucket_of(key: bytes) -> int:
@@ -165,11 +173,14 @@ def compute_bucket_root(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def compute_chunk_hashes(weights: bytes) -> list[bytes]:
     """Hashes of the leaves of the `weights` store: 64 KiB chunks, the last one what is left."""
+    chunks = split_chunks(weights)
+    return [hash_entry(encode_chunk_key(index), chunk) for index, chunk in enumerate(chunks)]
+
+
+def split_chunks(weights: bytes) -> list[memoryview]:
+    """The chunks of a model's bytes, not copied."""
     view = memoryview(weights)
-    return [
-        hash_entry(encode_chunk_key(index), bytes(view[start:][:CHUNK_BYTES]))
-        for index, start in enumerate(range(0, len(view), CHUNK_BYTES))
-    ]
+    return [view[start : start + CHUNK_BYTES] for start in range(0, len(view), CHUNK_BYTES)]
 
 
 def encode_chunk_key(index: int) -> bytes:

@@ -218,13 +218,17 @@ class Transaction:
         """Value under `key`, or None."""
         return self._transaction.get(key, db=self._databases[database])
 
-    def put(self, database: bytes, key: bytes, value: bytes) -> bytes | None:
+    def put(self, database: bytes, key: bytes, value: bytes | memoryview) -> bytes | None:
         """Write a value and give the one that it replaced."""
         return self._transaction.replace(key, value, db=self._databases[database])
 
     def delete(self, database: bytes, key: bytes) -> bytes | None:
         """Delete a value and give it; nothing happens where there is none."""
         return self._transaction.pop(key, db=self._databases[database])
+
+    def discard(self, database: bytes, key: bytes) -> None:
+        """Delete a value, however large, without reading it."""
+        self._transaction.delete(key, db=self._databases[database])
 
     def clear(self, database: bytes) -> None:
         """Delete everything in a database."""

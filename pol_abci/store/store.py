@@ -15,11 +15,11 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 from pol_abci.rules.merkle import (
-    CHUNK_BYTES,
     bucket_of,
     compute_app_hash,
     compute_chunk_hashes,
     compute_root_of_hashes,
+    split_chunks,
 )
 from pol_abci.rules.merkle_proofs import ProofOp, prove_state_entry, prove_weights_chunk
 from pol_abci.store import buckets, layout, loading, writing
@@ -151,11 +151,13 @@ class Store:
                     roots[index] = buckets.compute_changed_root(entries, levels, new)
         tree_change = self._tree.compute(roots)
         hashes = self._newest.chunk_hashes
-        chunks: dict[int, bytes | None] = {}
+        chunks: dict[int, memoryview | None] = {}
         if weights is not None:
             hashes, chunks = _compare_chunks(hashes, weights)
+        weights_root = compute_root_of_hashes(hashes)
         return Pending(
-            app_hash=compute_app_hash(tree_change.root, compute_root_of_hashes(hashes)),
+            app_hash=compute_app_hash(tree_change.root, weights_root),
+            weights_root=weights_root,
             base=self._newest,
             changes=real,
             bucket_roots=roots,
@@ -357,13 +359,13 @@ def _encode_entry(key: bytes, payload: bytes | None) -> bytes | None:
 
 def _compare_chunks(
     hashes: tuple[bytes, ...], weights: bytes
-) -> tuple[tuple[bytes, ...], dict[int, bytes | None]]:
+) -> tuple[tuple[bytes, ...], dict[int, memoryview | None]]:
     """Hashes of the new chunks, and those that differ from the old ones (None: not there)."""
     new = tuple(compute_chunk_hashes(weights))
-    chunks: dict[int, bytes | None] = {
-        index: weights[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
-        for index, digest in enumerate(new)
-        if index >= len(hashes) or hashes[index] != digest
+    chunks: dict[int, memoryview | None] = {
+        index: chunk
+        for index, chunk in enumerate(split_chunks(weights))
+        if index >= len(hashes) or hashes[index] != new[index]
     }
     chunks.update(dict.fromkeys(range(len(new), len(hashes))))
     return new, chunks

@@ -56,9 +56,10 @@ class Pending:
     """
 
     app_hash: bytes
+    weights_root: bytes
     base: Version
     changes: Mapping[bytes, bytes | None]
     bucket_roots: Mapping[int, bytes]
     tree_change: TreeChange
     chunk_hashes: tuple[bytes, ...]
-    changed_chunks: Mapping[int, bytes | None]
+    changed_chunks: Mapping[int, memoryview | None]

@@ -19,7 +19,7 @@ def delete_superseded_chunks(transaction: Transaction) -> None:
     for key, encoded in transaction.iterate_prefix(layout.UNDO, layout.UNDO_CHUNK):
         height = layout.decode_optional(encoded)
         if height is not None:
-            transaction.delete(layout.CHUNKS, key[len(layout.UNDO_CHUNK) :] + height)
+            transaction.discard(layout.CHUNKS, key[len(layout.UNDO_CHUNK) :] + height)
 
 
 def write_state(transaction: Transaction, pending: Pending) -> Undone:
@@ -35,7 +35,9 @@ def write_state(transaction: Transaction, pending: Pending) -> Undone:
     return undone
 
 
-def write_chunks(transaction: Transaction, chunks: Mapping[int, bytes | None], height: int) -> None:
+def write_chunks(
+    transaction: Transaction, chunks: Mapping[int, memoryview | None], height: int
+) -> None:
     """Write changed chunks beside those that they replace."""
     for number, chunk in chunks.items():
         index, at = layout.encode_integer(number), layout.encode_integer(height)
@@ -63,7 +65,7 @@ def restore(transaction: Transaction) -> None:
             transaction, layout.CHUNK_HEIGHTS, chunk, layout.decode_optional(encoded)
         )
         if height is not None:
-            transaction.delete(layout.CHUNKS, chunk + height)
+            transaction.discard(layout.CHUNKS, chunk + height)
     for key, encoded in transaction.iterate_prefix(layout.UNDO, layout.UNDO_RECORD):
         generation = key[len(layout.UNDO_RECORD) :]
         _put_or_delete(transaction, layout.RECORDS, generation, layout.decode_optional(encoded))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.abci.generated.abci import types_pb2 as pb
+from pol_abci.app.verifier import OtherWeights
 from pol_abci.rules.codec import ProofMessage, decode_tx, encode_body, encode_tx
 from pol_abci.rules.errors import (
     CODE_FAILED,
@@ -29,7 +30,7 @@ from pol_abci.rules.errors import (
     StaleProof,
 )
 from pol_abci.rules.params import MAX_TX_BYTES, Address
-from pol_abci.rules.proof import DIGEST_BYTES
+from pol_abci.rules.proof import DIGEST_BYTES, TrueWalk
 from pol_abci.rules.seed import is_stamped
 from tests.abci.digits_chain import (
     CHAIN_ID,
@@ -451,3 +452,18 @@ async def test_a_new_generation_forgets_tickets_and_walks_of_the_old_one(tmp_pat
         assert node.verifier.verdicts == {}
         assert loser not in chain.driver.nodes[0].mempool  # the recheck refused it
         assert (await chain.driver.make_block()).txs == ()
+
+
+async def test_weights_that_are_not_the_heads_stop_the_node_before_they_are_committed(
+    tmp_path: Path,
+) -> None:
+    async with run_chain(tmp_path) as chain:
+        await chain.begin()
+        proof, verifier = chain.mine(1), chain.nodes[0].verifier
+        message = decode_tx(proof).message
+        assert isinstance(message, ProofMessage)
+        assert isinstance(await verifier.verify(message.claim), TrueWalk)
+        weights = verifier._made[message.claim]
+        verifier._made[message.claim] = weights[:-1] + bytes((weights[-1] ^ 1,))
+        with pytest.raises(OtherWeights, match="look at its memory"):
+            await chain.finalize([proof])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pol_abci.app.verifier import MAX_ATTEMPTS, Verifier, VerifierError
+from pol_abci.app.verifier import MAX_ATTEMPTS, OtherWeights, Verifier, VerifierError
 from pol_abci.app.verifier_messages import (
     Configure,
     Done,
@@ -154,10 +154,10 @@ async def test_a_walk_that_ends_the_process_each_time_is_given_up_in_words() -> 
             answer.result()
 
 
-async def test_weights_that_are_not_the_claims_stop_the_node_before_they_are_committed() -> None:
+async def test_a_true_walk_that_turns_out_false_stops_the_node_in_words() -> None:
     wrong = replace(make_claim(1, 3), weights_root=bytes(32))
     async with run_verifier() as verifier:
-        with pytest.raises(VerifierError, match="other weights"):
+        with pytest.raises(OtherWeights, match="not compute the same twice"):
             await verifier.compute_weights(wrong)
 
 
