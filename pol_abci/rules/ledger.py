@@ -58,10 +58,10 @@ def process_charge(
     tx: SignedTx,
     transfer: Transfer | None = None,
 ) -> None:
-    """Take what a transaction costs its sender: a sequence number, the fee, a new account's burn.
+    """Take what a transaction costs its sender: sequence number, fee, amount, a new account's burn.
 
-    The fee is the proposer's. A transfer's amount must be there beside the rest, but stays: a
-    sender can't spend a fee before it is paid, even where it comes back to him as the proposer.
+    The fee is the proposer's, and paid when all is taken: a sender can't spend a fee that comes
+    back to him as the proposer. A transfer's amount is still to be given to its recipient.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def process_charge(
     if sender.balance < needed:
         reason = f" ({burn} of it burned, for a new account)" if burn else ""
         raise InsufficientFunds(f"{needed} needed{reason}, {sender.balance} there")
-    charged = replace(sender, balance=sender.balance - tx.fee - burn, sequence=tx.sequence)
+    charged = replace(sender, balance=sender.balance - needed, sequence=tx.sequence)
     set_account(state, tx.address, charged)
     _burn(state, burn)
     owner = get_owner(state, proposer)
@@ -102,7 +102,6 @@ def process_transfer(
     if not 1 <= amount <= MAX_SUPPLY:
         raise InvalidAmount(f"amount {amount}: give 1 to {MAX_SUPPLY}")
     process_charge(state, params, proposer, tx, transfer)
-    _pay(state, tx.address, -amount)
     _pay(state, transfer.recipient, amount)
     sender, recipient = tx.address.hex(), transfer.recipient.hex()
     attributes = (("sender", sender), ("recipient", recipient), ("amount", str(amount)))
@@ -178,9 +177,8 @@ def _process_maturity(state: Overlay, params: LedgerParams, generation: int) -> 
 
 
 def _pay(state: Overlay, address: Address, amount: int) -> None:
-    """Add to a balance; a negative amount was seen to be there."""
+    """Add to a balance."""
     account = get_account(state, address)
-    assert account.balance + amount >= 0, "balances are checked before they are charged"
     set_account(state, address, replace(account, balance=account.balance + amount))
 
 

@@ -132,25 +132,6 @@ def process_block(
     return BlockOutcome(txs=outcomes, validator_updates=updates, accepted=accepted, events=events)
 
 
-def process_tx(
-    state: Overlay,
-    chain: ChainContext,
-    block: BlockContext,
-    tx: SignedTx,
-    verdicts: Mapping[WalkClaim, WalkVerdict],
-) -> tuple[Event, ...]:
-    """Apply one transaction of a block; what people may want to know of it.
-
-    Raises
-    ------
-    InvalidTx
-        When it can't be applied. The state is then unchanged.
-    KeyError
-        When a proof's verdict is missing, a bug of the caller.
-    """
-    return _apply_tx(state, chain, block, tx, verdicts).events
-
-
 def check_tx(
     state: Overlay,
     chain: ChainContext,
@@ -246,7 +227,7 @@ def get_stage(state: StateReader) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Applied:
+class AppliedTx:
     """What a transaction did: events, and the generation that it made if it was a proof."""
 
     events: tuple[Event, ...]
@@ -270,7 +251,7 @@ def _process_txs(
         try:
             if accepted is not None and isinstance(tx.message, ProofMessage):
                 raise SecondProof("the block has its proof")
-            applied = _apply_tx(state, chain, block, tx, verdicts)
+            applied = process_tx(state, chain, block, tx, verdicts)
         except InvalidTx as error:
             outcomes.append(TxOutcome(error))
         else:
@@ -279,19 +260,27 @@ def _process_txs(
     return tuple(outcomes), accepted
 
 
-def _apply_tx(
+def process_tx(
     state: Overlay,
     chain: ChainContext,
     block: BlockContext,
     tx: SignedTx,
     verdicts: Mapping[WalkClaim, WalkVerdict],
-) -> _Applied:
-    """Apply one transaction, wholly or not at all."""
+) -> AppliedTx:
+    """Apply one transaction of a block.
+
+    Raises
+    ------
+    InvalidTx
+        When it can't be applied. The state is then unchanged.
+    KeyError
+        When a proof's verdict is missing, a bug of the caller.
+    """
     draft = Overlay(state)
     if isinstance(tx.message, ProofMessage):
         applied = _process_proof(draft, chain, block, tx, verdicts)
     else:
-        applied = _Applied(_process_message(draft, chain, block.proposer, tx))
+        applied = AppliedTx(_process_message(draft, chain, block.proposer, tx))
     draft.merge_into_base()
     return applied
 
@@ -320,7 +309,7 @@ def _process_proof(
     block: BlockContext,
     tx: SignedTx,
     verdicts: Mapping[WalkClaim, WalkVerdict],
-) -> _Applied:
+) -> AppliedTx:
     """Make the next generation, reward its miner and give it its share."""
     params = chain.params
     claim = check_claim(state, chain, tx)
@@ -340,7 +329,7 @@ def _process_proof(
     state.set(keys.head(), next_head.encode())
     process_reward(state, params.ledger, head.generation, tx.address)
     process_share(state, params.shares, tx.address)
-    return _Applied((_describe_generation(record),), record)
+    return AppliedTx((_describe_generation(record),), record)
 
 
 def _record_generation(

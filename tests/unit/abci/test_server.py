@@ -200,6 +200,26 @@ async def test_flush_writes_what_came_before_it_though_more_is_waiting() -> None
         assert await client.receive_kinds(1) == ["query"]
 
 
+async def test_replies_to_what_came_together_go_out_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = [CHECK_TX, FLUSH] * 8
+    written: list[bytes] = []
+    write = asyncio.StreamWriter.write
+
+    def note(writer: asyncio.StreamWriter, data: bytes) -> None:
+        if data != encode(*together):
+            written.append(data)
+        write(writer, data)
+
+    async with serving(CountingApp(Disk())) as served:
+        client = await served.connect()
+        monkeypatch.setattr(asyncio.StreamWriter, "write", note)
+        client.send(*together)
+        assert await client.receive_kinds(16) == ["check_tx", "flush"] * 8
+    assert len(written) == 1
+
+
 async def test_without_flush_replies_still_come_when_no_request_is_left() -> None:
     async with serving(CountingApp(Disk())) as served:
         client = await served.connect()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pol_abci.rules import codec
 from pol_abci.rules.codec import (
     Account,
     GenerationRecord,
@@ -232,3 +233,18 @@ def test_damaged_record_is_told() -> None:
         Account.decode(b"\xff")
     with pytest.raises(MalformedRecord, match="ValidatorSet"):
         ValidatorSet.decode(b"\x0a\x05")
+
+
+def test_a_remembered_record_is_no_other_one() -> None:
+    supply, ring = Supply(issued=7), Ring(counter=7)
+    assert supply.encode() == ring.encode()
+    assert Supply.decode(ring.encode()) == supply
+    assert Ring.decode(supply.encode()) == ring
+
+
+def test_strangers_cannot_fill_the_memory_with_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "REMEMBERED_RECORDS", 8)
+    for number in range(100):
+        payload = Ring(counter=number).encode()
+        assert Ring.decode(payload) == Ring(counter=number)
+        assert len(codec._REMEMBERED) <= 8
