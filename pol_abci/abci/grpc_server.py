@@ -146,7 +146,8 @@ class _Answers:
                     raise TypeError(f"the answer is a {type(reply).__name__}")  # noqa: TRY301
                 return reply.SerializeToString()
             except Exception as fault:
-                self.fault.set_exception(fault)
+                if not self.fault.done():  # one of another kind may have failed meanwhile
+                    self.fault.set_exception(fault)
                 await context.abort(
                     grpc.StatusCode.INTERNAL, f"{name}: {type(fault).__name__}: {fault}"
                 )
