@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -11,14 +12,24 @@ import httpx
 import pytest
 
 from pol_abci.app.info import UnknownPath
+from pol_abci.node.doctor.finding import Patient
+from pol_abci.node.doctor.home import check_node, check_ports
 from tests.e2e.quick_home import make_quick_home, run_program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pol_abci.node.home import Home
+
 pytestmark = pytest.mark.e2e
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def _ask_node(home: Home) -> Patient:
+    patient = Patient(home.path, home, is_deep=False)
+    patient.ask_node()
+    return patient
 
 
 async def test_up_trains_stops_draws_and_goes_on_from_where_it_was(tmp_path: Path) -> None:
@@ -44,7 +55,9 @@ async def test_up_trains_stops_draws_and_goes_on_from_where_it_was(tmp_path: Pat
     assert (tmp_path / "f.png").read_bytes().startswith(PNG_SIGNATURE)
 
 
-async def test_ctrl_c_stops_cleanly_and_status_tells_before_and_after(tmp_path: Path) -> None:
+async def test_ctrl_c_stops_cleanly_and_status_and_doctor_tell_before_and_after(
+    tmp_path: Path,
+) -> None:
     home = make_quick_home(tmp_path / "home")
     async with run_program("up", "--home", home.path) as up:
         await up.wait_for_line("generation 1:")
@@ -55,6 +68,9 @@ async def test_ctrl_c_stops_cleanly_and_status_tells_before_and_after(tmp_path: 
         async with run_program("status", "--home", home.path, "--json") as status:
             assert await status.wait() == 0
         assert json.loads("".join(status.lines))["chain_id"] == "pol-e2e"
+        patient = await asyncio.to_thread(_ask_node, home)
+        assert [finding.verdict for finding in check_ports(patient)] == ["ok"]
+        assert [finding.finding[:4] for finding in check_node(patient)] == ["runs"]
         async with run_program("up", "--home", home.path) as again:
             assert await again.wait() == 1
         assert any("in use" in line or "runs" in line for line in again.lines), again.lines
@@ -62,4 +78,6 @@ async def test_ctrl_c_stops_cleanly_and_status_tells_before_and_after(tmp_path: 
         assert await up.wait() == 130, "\n".join(up.lines)
     async with run_program("status", "--home", home.path) as status:
         assert await status.wait() == 1
+    patient = await asyncio.to_thread(_ask_node, home)
+    assert [finding.finding[:4] for finding in check_ports(patient)] == ["free"]
     assert "Traceback" not in "\n".join(up.lines + again.lines + status.lines)

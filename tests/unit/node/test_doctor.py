@@ -30,15 +30,9 @@ from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store import layout
 from pol_abci.store.environment import DATA_FILE
 from pol_abci.store.store import Store
+from tests.e2e.quick_home import get_free_port
 
 Edit = Callable[[Path], object]
-
-
-def get_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
