@@ -38,7 +38,7 @@ ROOM_FOR_LAST_WORDS_BYTES = 4_096
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a kind of fault: seconds until the next generation, generations lost."""
+    """Of a kind of fault: seconds to the second generation after it, and generations lost."""
 
     seconds: list[float] = field(default_factory=list)
     lost: int = 0
@@ -55,12 +55,15 @@ class Victim:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     async def endure(self, name: str, inject: Callable[[], Awaitable[None]]) -> None:
-        """Inject a fault at a random moment, wait for the next generation, and look for the old."""
+        """Inject a fault at a random moment, wait for two generations, and look for the old.
+
+        Two, because one may have been on its way already.
+        """
         await asyncio.sleep(self.choose.uniform(0.0, 1.0))
         before = await read_generations(self.rpc)
         await inject()
         start = time.monotonic()
-        await wait_for_generation(self.rpc, len(before) + 1)
+        await wait_for_generation(self.rpc, len(before) + 2)
         outcome = self.outcomes.setdefault(name, Outcome())
         outcome.seconds.append(time.monotonic() - start)
         after = await read_generations(self.rpc)

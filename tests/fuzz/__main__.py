@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def fuzz(targets: list[Target], inputs: int, seed: int) -> int:
     whole = sum(target.share for target in targets)
     total = 0
     for target in targets:
-        tally = run_target(target, round(inputs * target.share / whole), seed)
+        tally = run_target(target, math.ceil(inputs * target.share / whole), seed)
         total += tally.inputs
         click.echo(
             f"{target.name:20}{tally.inputs:9}{tally.accepted:10}{len(tally.outcomes):10}"

@@ -93,10 +93,12 @@ async def soak(path: Path, choose: random.Random, *, kills: int, minutes: float)
 
 def print_outcomes(outcomes: dict[str, Outcome]) -> None:
     """A line a fault."""
-    click.echo(f"{'fault':30}{'injected':>9}{'back after s: median':>22}{'most':>7}{'lost':>6}")
+    click.echo(
+        f"{'fault':30}{'injected':>9}{'2nd generation, s: median':>26}{'most':>7}{'lost':>6}"
+    )
     for name, outcome in sorted(outcomes.items()):
         median, most = statistics.median(outcome.seconds), max(outcome.seconds)
-        click.echo(f"{name:30}{len(outcome.seconds):9}{median:22.1f}{most:7.1f}{outcome.lost:6}")
+        click.echo(f"{name:30}{len(outcome.seconds):9}{median:26.1f}{most:7.1f}{outcome.lost:6}")
     assert all(outcome.lost == 0 for outcome in outcomes.values())
 
 
