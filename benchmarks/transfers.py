@@ -49,7 +49,7 @@ ROUNDS = 2
 """Of each chain over each transport, alternating."""
 KINDS: dict[str, type[Line]] = {"HTTP": HttpLine, "WebSocket": WebSocketLine}
 BALANCE, FEE, AMOUNT = Amount(10**9), Amount(1_000), Amount(1)
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """For a node to come up."""
 
 
@@ -113,7 +113,9 @@ def start_cometbft(stack: ExitStack, home: Home, *arguments: str) -> None:
         except httpx.TransportError:
             pass
         if time.monotonic() > deadline:
-            raise SystemExit(f"no blocks at {home.settings.rpc_url}: see {home.path}")
+            logs = sorted(home.path.glob("*.log"))
+            tail = "\n".join(log.read_text()[-1_000:] for log in logs)
+            raise SystemExit(f"no blocks at {home.settings.rpc_url}:\n" + tail)
 
 
 class Transfers:
