@@ -52,6 +52,8 @@ def compose_children(
             ),
             # It signals itself when its app is gone, and at times hangs in stopping, RPC and all.
             ends_with="app",
+            # Thereafter it answers RPC and makes no block: on a full disk, or a wrong app hash.
+            last_words="CONSENSUS FAILURE!!!",
         ),
     ]
     if on_miner_line is not None:

@@ -41,6 +41,8 @@ GRACE_S = 10.0
 """From SIGTERM to SIGKILL."""
 LEAVE_S = 5.0
 """From a child's end to the SIGKILL of one that should have ended with it."""
+LISTEN_S = 1.0
+"""Between two looks for a child's last words."""
 MAX_LOG_BYTES = 32 * 1024 * 1024
 """A log longer than this is set aside as `.1` when its child starts."""
 MAX_LINE_BYTES = 1024 * 1024
@@ -70,7 +72,8 @@ class ChildCommand:
     """What to start. `on_line` gets each line of its stdout, which else goes to its log.
 
     `ends_with` names a child that this one does not outlive: it ends by itself when that one has
-    ended, and is killed when it hangs in doing so, to be started again.
+    ended, and is killed when it hangs in doing so, to be started again. `last_words` are what it
+    writes to its log when it does nothing more and yet stays: it is killed then, likewise.
     """
 
     name: str
@@ -79,6 +82,7 @@ class ChildCommand:
     niceness: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     ends_with: str | None = None
+    last_words: str | None = None
 
 
 @dataclass(slots=True)
@@ -206,12 +210,29 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             if child.stdout is not None:
                 tasks.create_task(_hand_on_lines(child.stdout, child.command.on_line))
+            listening = tasks.create_task(self._await_last_words(child, process))
             code = await process.wait()
+            listening.cancel()
             # What it left behind goes too; the group's last writer gone, its stdout ends.
             signal_group(process.pid, signal.SIGKILL)
         self._tell_guard(f"-{process.pid}")
         child.pid = child.process = child.stdout = None
         return code
+
+    async def _await_last_words(self, child: Child, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that has written that it does nothing more."""
+        if child.command.last_words is None:
+            return
+        words, position = child.command.last_words.encode(), child.log_start
+        while words not in (written := self._read_log(child, position)):
+            position += max(0, len(written) - len(words))  # half of them may be there
+            await asyncio.sleep(LISTEN_S)
+        signal_group(process.pid, signal.SIGKILL)
+
+    def _read_log(self, child: Child, position: int) -> bytes:
+        with (self._home / LOGS_FOLDER / f"{child.command.name}.log").open("rb") as log:
+            log.seek(position)
+            return log.read()
 
     async def _start(self, child: Child) -> None:
         """Start a child's process in a session of its own."""

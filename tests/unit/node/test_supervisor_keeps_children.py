@@ -161,6 +161,20 @@ async def test_a_program_that_does_not_exist_is_said_and_nothing_stays(tmp_path:
         pass  # the home is free again
 
 
+async def test_a_child_that_stays_after_its_last_words_is_started_again(tmp_path: Path) -> None:
+    program = """
+        import sys, time
+        print("CONSENSUS FAIL", end="", flush=True)
+        time.sleep(1.5)
+        print("URE!!! no space left", flush=True)
+        time.sleep(600)
+    """
+    frozen = replace(python_child("cometbft", program), last_words="CONSENSUS FAILURE!!!")
+    async with Supervisor(tmp_path, [frozen]) as supervisor:
+        with pytest.raises(ChildFailed, match="no space left"):
+            await supervisor.wait_failed()
+
+
 async def test_a_log_that_cannot_be_written_ends_everything_in_words(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "miner.log").symlink_to("/dev/full")
