@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -103,6 +104,8 @@ async def run_app(settings: AppSettings) -> None:
 
         async def serve_when_ready() -> None:
             if settings.transport == "grpc":
+                # Else gRPC writes a line of its own to the log whenever the verifier is started.
+                os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
                 from pol_abci.abci.grpc_server import serve_grpc  # noqa: PLC0415 (takes 11 MB)
 
                 await serve_grpc(application, settings.listen, ready=started)
