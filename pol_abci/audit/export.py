@@ -50,16 +50,15 @@ def export_model(path: Path, task: Task, chain: ChainGenesis, generation: Genera
     """
     head = generation.head
     tensors = to_torch(task.model, head.weights.cpu(), generation.steps)
-    content = save(
-        tensors,
-        {
-            "format": "pt",
-            "chain_id": chain.chain_id,
-            "genesis_digest": chain.digest.hex(),
-            "generation": str(head.generation),
-            "weights_root": generation.root.hex(),
-        },
-    )
+    about = {
+        "chain_id": chain.chain_id,
+        "genesis_digest": chain.digest.hex(),
+        "generation": head.generation,
+        "weights_root": generation.root.hex(),
+    }
+    # One entry, since safetensors writes several in an order of chance: the file's digest is to be
+    # the same wherever it is made.
+    content = save(tensors, {"pol_abci": json.dumps(about)})
     document = _describe(task, chain, generation, hashlib.sha256(content).hexdigest())
     beside = path.with_name(path.name + ".json")
     try:

@@ -95,13 +95,15 @@ def test_the_file_holds_the_numbers_and_the_provenance_its_digest(
     rebuilt = rebuild_generation(task, chain, records)
     path = tmp_path / "model.safetensors"
     export_model(path, task, chain, rebuilt)
+    export_model(tmp_path / "again", task, chain, rebuilt)
+    assert path.read_bytes() == (tmp_path / "again").read_bytes()
 
     tensors = load_file(path)
     values = [tensor for name, tensor in tensors.items() if "num_batches" not in name]
     given = torch.cat([tensor.flatten() for tensor in values]).sort().values
     assert torch.equal(given, rebuilt.head.weights.sort().values), "only the order differs"
     with safe_open(path, framework="pt") as file:
-        assert file.metadata()["weights_root"] == rebuilt.root.hex()
+        assert json.loads(file.metadata()["pol_abci"])["weights_root"] == rebuilt.root.hex()
 
     document = json.loads((tmp_path / "model.safetensors.json").read_text())
     assert document["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -142,14 +142,16 @@ def test_a_crash_in_a_walk_or_at_a_commit_loses_one_block(
         audit.execute(sealed.blocks[1])
         with pytest.raises(KeyboardInterrupt):
             audit.execute(sealed.blocks[2])
-    with (
-        open_audit(tmp_path / "audit", make_genesis()) as (folder, audit),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        assert audit.height == 2, "the block whose walk was stopped is not there"
-        patch.setattr(folder.store, "commit", lambda *_: stop())  # its position is written
-        with pytest.raises(KeyboardInterrupt):
-            audit.execute(sealed.blocks[2])
+    for owner, method in (("folder", "write_position"), ("store", "commit")):
+        with (
+            open_audit(tmp_path / "audit", make_genesis()) as (folder, audit),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            assert audit.height == 2, "the block whose walk was stopped is not there"
+            target = folder if owner == "folder" else folder.store
+            patch.setattr(target, method, lambda *_: stop())
+            with pytest.raises(KeyboardInterrupt):
+                audit.execute(sealed.blocks[2])
     assert len(replay(tmp_path / "audit", make_genesis(), sealed)) == 2
 
 
