@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ADDRESS = Address(bytes(20))
-ROUNDS = 5
+ROUNDS = 3
 
 
 def measure() -> Iterator[Figure]:

@@ -50,8 +50,8 @@ STUDIES = (
     Study(
         "digits",
         interval_steps=2_000,
-        seeds=(1, 2, 3),
-        generations=60,
+        seeds=(1, 2),
+        generations=30,
         longest=200,
         count_every=5,
         changes={
@@ -59,22 +59,22 @@ STUDIES = (
             "walk": {
                 "max_steps": (16, 64),
                 "min_steps": (16,),
-                "evaluation_samples": (32, 64, 180),
+                "evaluation_samples": (32, 180),
             },
-            "arithmetic": {"forward_bits": (8,), "backward_bits": (6, 16)},
+            "arithmetic": {"forward_bits": (8,), "backward_bits": (16,)},
         },
     ),
     Study(
         "fashion-mnist",
-        interval_steps=3_600,
+        interval_steps=1_800,
         seeds=(1,),
         generations=30,
-        longest=160,
+        longest=200,
         count_every=5,
         changes={
-            "task": {"learning_rate": ("0.0625", "0.25"), "batch_size": (32,)},
+            "task": {"learning_rate": ("0.0625", "0.25"), "batch_size": (64,)},
             "walk": {"min_steps": (2,), "evaluation_samples": (128, 1_024)},
-            "arithmetic": {"forward_bits": (16,), "backward_bits": (16,)},
+            "arithmetic": {"forward_bits": (8,), "backward_bits": (8,)},
         },
     ),
 )

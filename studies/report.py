@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENT = DOCS / "study.md"
 FIGURE = DOCS / "figures" / "study.png"
 HEADER = (
-    "| changed | steps | gate | held | SGD held | less | failed | interval |\n"
+    "| changed | steps | gate | held | SGD gate | SGD held | failed | interval |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 # Colours of the Okabe-Ito palette, apart in every common colour blindness.
@@ -58,28 +58,19 @@ def _compose_row(change: str, runs: list[Result], length: int) -> str:
     for run in runs:
         generations = run["generations"][:length]
         counted = [each for each in generations if each["correct_gate"] >= 0][-3:]
-        gate_size, held_size = run["sizes"]
-        steps = np.cumsum([each["steps"] for each in run["generations"]])
-        sgd = [
-            np.interp(steps[each["number"] - 1], *_get_sgd_curve(run, part=1)) for each in counted
+        steps = np.cumsum([each["steps"] for each in generations])
+        chain = [
+            np.mean([each[key] for each in counted]) / size
+            for key, size in zip(("correct_gate", "correct_held"), run["sizes"], strict=True)
         ]
-        held = np.mean([each["correct_held"] for each in counted]) / held_size
-        rows.append(
-            (
-                steps[length - 1],
-                100 * np.mean([each["correct_gate"] for each in counted]) / gate_size,
-                100 * held,
-                100 * np.mean(sgd),
-                100 * (np.mean(sgd) - held),
-                100 * _sum(generations, "failed") / _sum(generations, "weighed"),
-                _sum(generations, "interval_ms") / length / 1_000,
-            )
-        )
-    steps_mean, gate, held_mean, sgd_mean, less, failed, interval = np.mean(rows, axis=0)
-    return (
-        f"| {change} | {steps_mean:,.0f} | {gate:.1f}% | {held_mean:.1f}% | {sgd_mean:.1f}% | "
-        f"{less:.1f} | {failed:.0f}% | {interval:.1f} s |"
-    )
+        at = [steps[each["number"] - 1] for each in counted]
+        sgd = [np.mean(np.interp(at, *_get_sgd_curve(run, part))) for part in (0, 1)]
+        failed = _sum(generations, "failed") / _sum(generations, "weighed")
+        interval_s = _sum(generations, "interval_ms") / length / 1_000
+        rows.append((steps[-1], *chain, *sgd, failed, interval_s))
+    steps_mean, *shares, interval = np.mean(rows, axis=0)
+    cells = [f"{steps_mean:,.0f}", *(f"{share:.1%}" for share in shares), f"{interval:.1f} s"]
+    return f"| {change} | {' | '.join(cells)} |"
 
 
 def _sum(generations: Sequence[dict[str, int]], key: str) -> int:
