@@ -8,9 +8,11 @@ import resource
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import get_history
+from pol_abci.client.rpc import NodeUnreachable, RpcError
 from tests.e2e.quick_home import (
     APP,
     COMETBFT,
@@ -19,7 +21,9 @@ from tests.e2e.quick_home import (
     find_child,
     kill_child,
     strip_accuracy,
+    wait_for,
     wait_for_generation,
+    wait_until,
 )
 
 if TYPE_CHECKING:
@@ -96,14 +100,24 @@ class Victim:
             _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
             limit = log.stat().st_size + ROOM_FOR_LAST_WORDS_BYTES
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, hard))
+            # A commit may still find its pages below the limit.
+            await wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
         await self.endure("no room for the app's store", inject)
 
 
 async def read_generations(rpc: RpcClient) -> list[tuple[int, int, int, bytes, bytes]]:
-    """What consensus decided of each generation so far."""
-    records: list[GenerationRecord] = []
-    while page := await get_history(rpc, len(records) + 1):
-        records += page
+    """What consensus decided of each generation so far; a node that is away is waited for."""
+
+    async def ask() -> list[GenerationRecord] | None:
+        records: list[GenerationRecord] = []
+        try:
+            while page := await get_history(rpc, len(records) + 1):
+                records += page
+        except (NodeUnreachable, RpcError):
+            return None
+        return records
+
+    records = await wait_for(ask)
     assert [each.generation for each in records] == list(range(1, len(records) + 1))
     return strip_accuracy(records)
