@@ -225,12 +225,11 @@ class BucketTree:
 
     def __init__(self) -> None:
         """Start with all buckets empty."""
-        levels = [_hash_bucket(EMPTY_ROOT) * BUCKETS]
-        while len(levels[-1]) > HASH_BYTES:
-            below = levels[-1]
-            node = hash_inner(below[:HASH_BYTES], below[:HASH_BYTES])
-            levels.append(node * (len(below) // (2 * HASH_BYTES)))
-        self._nodes = bytearray(HASH_BYTES) + b"".join(reversed(levels))
+        self._nodes = bytearray(2 * BUCKETS * HASH_BYTES)
+        node, first = _hash_bucket(EMPTY_ROOT), BUCKETS
+        while first:
+            self._nodes[first * HASH_BYTES : 2 * first * HASH_BYTES] = node * first
+            node, first = hash_inner(node, node), first // 2
 
     @classmethod
     def from_roots(cls, roots: Mapping[int, bytes]) -> BucketTree:
