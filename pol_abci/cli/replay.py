@@ -76,7 +76,7 @@ def replay(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Recompute a chain from genesis, every walk and weight, out of a node's blocks.
+    """Recompute a chain from a node's blocks, every walk and weight.
 
     Blocks come from a running node, or from the store of a stopped one. Each header is held
     against the blocks before it, as recomputed here; of the chain itself only its genesis is
