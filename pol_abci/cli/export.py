@@ -57,7 +57,7 @@ def export(
     device: str,
     as_json: bool,
 ) -> None:
-    """Write a generation's model as safetensors, with its provenance beside it.
+    """Write a generation's model as safetensors, and where it is from.
 
     Its weights are not taken from anywhere: every walk since the chain's first weights is redone,
     and each must end where the chain says. The tensors have the layouts of torch.nn;
