@@ -41,11 +41,17 @@ class StateOfVersion:
         return None if entry is None else buckets.read_payload(self._directory, key, entry)
 
     def bucket(self, index: int) -> list[tuple[bytes, bytes]]:
-        """Keys and payloads of a bucket, sorted by key."""
+        """Keys and payloads of a bucket, sorted by key.
+
+        Raises
+        ------
+        DamagedStore
+            When one is not what was committed.
+        """
         changed = self._get_undone().get(index, {})
         with self._environment.read() as transaction:
             entries = buckets.change(buckets.read(transaction, index), changed)
-        return [(key, layout.get_payload(entry)) for key, entry in entries]
+        return [(key, buckets.read_payload(self._directory, key, entry)) for key, entry in entries]
 
     def _get_entry(self, key: bytes) -> bytes | None:
         undone = self._get_undone()

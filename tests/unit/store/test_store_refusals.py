@@ -16,6 +16,7 @@ import lmdb
 import pytest
 
 from pol_abci.rules.errors import PolError
+from pol_abci.rules.merkle import bucket_of
 from pol_abci.store import layout
 from pol_abci.store.environment import DATA_FILE, Environment, Transaction
 from pol_abci.store.errors import (
@@ -250,6 +251,8 @@ def test_a_flipped_bit_of_an_entry_is_found_when_it_is_read_or_replaced(tmp_path
     store = open_store(tmp_path)
     for use in (
         lambda: store.state().get(b"account/42"),
+        lambda: store.state().bucket(bucket_of(b"account/42")),
+        lambda: store.query_state(b"account/42", store.height),
         lambda: store.prepare({b"account/42": None}, None),
         store.verify,
     ):
