@@ -45,7 +45,7 @@ def describe(figure: Figure) -> str:
     if figure.beside:
         parts.append(f"beside {figure.beside}")
     if figure.ratio is not None:
-        parts.append(f"ratio {figure.ratio:.2f}")
+        parts.append(f"ratio {figure.ratio:.3g}")
     if figure.goal:
         parts.append(f"goal {figure.goal}")
     return ", ".join(parts)

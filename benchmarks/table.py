@@ -50,7 +50,7 @@ def run(name: str) -> list[Figure]:
 
 def format_row(name: str, figure: Figure) -> str:
     """One row of the table."""
-    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.3g}"
     cells = (figure.name, figure.value, figure.beside, ratio, figure.goal)
     return f"| {' | '.join(cells)} | `benchmarks/{name}.py` |"
 

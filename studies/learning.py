@@ -1,6 +1,6 @@
 """What a chain learns by its preset's constants: each varied alone, beside plain SGD.
 
-    python studies/learning.py [FOLDER]
+    python studies/learning.py [--tables] [FOLDER]
 
 Chains run in virtual time (`virtual_chain.py`). What each run gave is kept in FOLDER, one file a
 run, so that a study that was stopped goes on; at the end the tables of docs/study.md and the
@@ -140,12 +140,16 @@ def main() -> None:
     """Do what has not been done, then write tables and figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("study-runs"))
-    folder = parser.parse_args().folder
+    parser.add_argument("--tables", action="store_true", help="of the runs there are; run nothing")
+    arguments = parser.parse_args()
+    folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     results = []
     for each in (run for study in STUDIES for run in list_runs(study)):
         file = folder / f"{each.name}.json"
+        if arguments.tables and not file.exists():
+            continue
         if not file.exists():
             result = run(each)
             file.write_text(json.dumps(result) + "\n", encoding="utf-8")
