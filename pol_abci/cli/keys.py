@@ -31,10 +31,11 @@ def keys() -> None:
 @passphrase_file_option
 @json_option
 def new(file: Path, *, is_sealed: bool, passphrase_file: Path | None, as_json: bool) -> None:
-    """Write a new key to FILE, readable by you alone, and print its address.
+    """Write a new key to FILE and print its address.
 
-    An existing file is left alone. With --passphrase you are asked for one twice, or it comes
-    from where the options below say. There is no way around a passphrase that is forgotten.
+    The file is readable by you alone, and an existing one is left alone. With --passphrase you
+    are asked for one twice, or it comes from where the options below say. There is no way around a
+    passphrase that is forgotten.
     """
     passphrase = None
     if is_sealed or passphrase_file is not None:

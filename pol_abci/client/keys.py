@@ -37,7 +37,7 @@ COIN = 10**COIN_DECIMALS
 
 _KEY_TYPE = "pol-account-key"
 _PLAIN_VERSION, _SEALED_VERSION = 1, 2
-_AMOUNT = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,6}))?", re.ASCII)
+_AMOUNT = re.compile(r"([0-9]{1,40})(?:\.([0-9]{1,6}))?", re.ASCII)
 _CONSENSUS_KEY_TYPE = "tendermint/PrivKeyEd25519"
 
 
@@ -214,7 +214,8 @@ def parse_address(text: str) -> Address:
     prefix, words = bech32.bech32_decode(text)
     if prefix is None or words is None:
         raise InvalidAddress(
-            f"{text!r} is not a bech32 address: look for a mistyped or missing character"
+            f"{text!r} is not an address: write it as `pol-abci keys show` prints it, from "
+            f"{ADDRESS_PREFIX}1 on; look for a mistyped or missing character"
         )
     if prefix != ADDRESS_PREFIX:
         raise InvalidAddress(f"{text!r} begins with {prefix!r}; this chain's begin with 'pol'")

@@ -161,7 +161,7 @@ def load_home(path: Path) -> Home:
     if not (path / SETTINGS_FILE).is_file():
         raise HomeError(
             f"{path} is no home of a node: it has no {SETTINGS_FILE}; "
-            f"make one with: pol-abci init --home {shlex.quote(str(path))}"
+            f"name one with --home, or make one: pol-abci init --home {shlex.quote(str(path))}"
         )
     settings = _read_settings(path / SETTINGS_FILE)
     for file in (get_genesis_file(path), get_cometbft_folder(path) / "config" / "config.toml"):

@@ -101,9 +101,9 @@ def test_nothing_is_sent_without_a_yes(
         ("0", BOBS, "nothing to send"),
         ("1", BOBS, "1.00001 coins are needed"),
         ("0.0000001", BOBS, "at most 6 decimals"),
-        (BOBS, "1", "not a bech32 address"),
-        ("1", BOB.address.hex(), "not a bech32 address"),
-        ("1", BOBS[:-1], "not a bech32 address"),
+        (BOBS, "1", "is not an address: write it"),
+        ("1", BOB.address.hex(), "is not an address: write it"),
+        ("1", BOBS[:-1], "is not an address: write it"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_sent(
