@@ -26,37 +26,51 @@ node_option = click.option(
 
 
 class OtherChain(PolError):
-    """A node of another chain answers where the home's own should."""
+    """A node of another chain answers where one of the home's should."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeChoice:
-    """The node to ask, and the chain that it must be of, None for any."""
+    """The node to ask, and the chain that it must be of, None for any.
+
+    `is_own` tells the home's own node from one that was named.
+    """
 
     url: str
     home: Path
     chain_id: str | None
+    is_own: bool = True
 
     def check(self, chain_id: str) -> None:
         """Raise `OtherChain` unless the node is of the home's chain."""
-        if self.chain_id not in (None, chain_id):
-            raise OtherChain(
-                f"{self.url} is a node of {chain_id}, and {self.home} is of {self.chain_id}: this "
-                f"home's node does not run, and another one has its port"
-            )
+        if self.chain_id in (None, chain_id):
+            return
+        why = (
+            "this home's node does not run, and another one has its port"
+            if self.is_own
+            else "name a node of the home's chain, or with --key an account of the other one"
+        )
+        raise OtherChain(
+            f"{self.url} is a node of {chain_id}, and {self.home} is of {self.chain_id}: {why}"
+        )
 
 
-def choose_node(node: str | None, home: Path) -> NodeChoice:
+def choose_node(node: str | None, home: Path, *, is_home_key: bool = False) -> NodeChoice:
     """Take the node that was named, else the home's own.
+
+    With `is_home_key` the home's account is about to sign, and a named node too must be of the
+    home's chain, where the home has one.
 
     Raises
     ------
     HomeError, GenesisError
         When the home is needed and is none.
     """
+    is_home = (home / SETTINGS_FILE).is_file()
     if node is not None:
-        return NodeChoice(node, home, None)
-    if not (home / SETTINGS_FILE).is_file():
+        chain_id = load_home(home).settings.chain_id if is_home_key and is_home else None
+        return NodeChoice(node, home, chain_id, is_own=False)
+    if not is_home:
         raise HomeError(
             f"{home.absolute()} is no home of a node: it has no {SETTINGS_FILE}; name another one "
             f"with --home, or a node with --node URL, or make one with `pol-abci init`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,7 @@ def send_and_print(
         As their names say.
     """
     fee = None if options.fee is None else parse_amount(options.fee)
-    choice = choose_node(options.node, options.home)
+    choice = choose_node(options.node, options.home, is_home_key=options.key is None)
     key = load_key(choose_key_file(options.key, options.home), options.passphrase_file)
 
     async def send() -> tuple[bytes, int | None]:
@@ -143,12 +144,17 @@ def send_and_print(
             )
             plan = [("chain", f"{chain.chain_id} at {choice.url}"), *drafted.plan]
             _agree([*plan, *_describe(bill)], is_agreed=options.is_agreed)
-            tx_hash = await send_tx(
-                chain.rpc, key.address, lambda sequence: drafted.build(sequence, bill.fee)
-            )
+
+            def sign(sequence: int) -> bytes:
+                raw = drafted.build(sequence, bill.fee)
+                # before it is out: whoever stops here must know what to look for
+                report(f"Signed {hashlib.sha256(raw).hexdigest().upper()}, sending it.")
+                return raw
+
+            tx_hash = await send_tx(chain.rpc, key.address, sign, is_own_node=choice.is_own)
             if not options.is_waiting:
                 return tx_hash, None
-            report(f"Sent {tx_hash.hex().upper()}, waiting for its block.")
+            report("Sent, waiting for its block.")
             return tx_hash, await wait_committed(chain.rpc, tx_hash, WAIT_S)
 
     tx_hash, height = asyncio.run(send())
@@ -158,8 +164,9 @@ def send_and_print(
 def _describe(bill: Bill) -> list[tuple[str, str]]:
     lines = [("fee", format_amount(bill.fee))]
     if bill.burn:
-        lines.append(("burned", f"{format_amount(bill.burn)}, for a new account"))
-    return [*lines, ("total", f"{format_amount(bill.total)} of {format_amount(bill.balance)}")]
+        lines.append(("burned", f"up to {format_amount(bill.burn)}, for a new account"))
+    total = f"{'up to ' if bill.burn else ''}{format_amount(bill.total)}"
+    return [*lines, ("total", f"{total} of {format_amount(bill.balance)}")]
 
 
 def _agree(plan: list[tuple[str, str]], *, is_agreed: bool) -> None:

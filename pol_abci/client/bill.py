@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pol_abci.client.keys import format_address, format_amount
 from pol_abci.client.sending import get_pending_account
-from pol_abci.rules.codec import Account
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.params import Amount
 
@@ -27,7 +25,8 @@ class TooExpensive(PolError):
 class Bill:
     """What leaves the sender's account, and what is there. All in base units.
 
-    `burn` is what a new account costs, 0 where the recipient has one.
+    `burn` is what a new account costs, 0 where the recipient provably has one. It is the most that
+    may be burned: what waits for a block may make the account first.
     """
 
     amount: Amount
@@ -37,7 +36,7 @@ class Bill:
 
     @property
     def total(self) -> Amount:
-        """All that leaves the account."""
+        """All that may leave the account."""
         return Amount(self.amount + self.fee + self.burn)
 
 
@@ -66,27 +65,18 @@ async def compute_bill(
             f"a fee of {format_amount(fee)} is too low: this chain takes "
             f"{format_amount(params.min_fee)} or more; leave out --fee to pay just that"
         )
-    account, is_known = await asyncio.gather(
-        get_pending_account(rpc, sender),
-        _has_account(rpc, light, transfer.recipient if transfer else sender),
-    )
+    account = await get_pending_account(rpc, sender)
+    is_new = transfer is not None and await light.get_account(transfer.recipient) is None
     bill = Bill(
         amount=transfer.amount if transfer else Amount(0),
         fee=fee,
-        burn=Amount(0) if is_known or not transfer else params.account_burn,
+        burn=params.account_burn if is_new else Amount(0),
         balance=Amount(account.balance),
     )
     if bill.balance < bill.total:
-        burn = f", {format_amount(bill.burn)} burned for a new account" if bill.burn else ""
+        burn = f", up to {format_amount(bill.burn)} burned for a new account" if bill.burn else ""
         raise TooExpensive(
             f"{format_amount(bill.total)} coins are needed (a fee of {format_amount(fee)}{burn}), "
             f"and {format_address(sender)} has {format_amount(bill.balance)} to spend"
         )
     return bill
-
-
-async def _has_account(rpc: RpcClient, light: LightClient, address: Address) -> bool:
-    """Whether an address has an account, or will have one by what waits for a block."""
-    if await get_pending_account(rpc, address) != Account():
-        return True
-    return await light.get_account(address) is not None

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 STATE_PATH = "/store/state/key"
 MAX_VALIDATORS_PER_PAGE = 100
+MAX_VALIDATORS = 10_000
+"""CometBFT's own bound on a set of validators."""
+
 _AT_ONCE = 16
 
 
@@ -167,14 +170,17 @@ async def _read(rpc: RpcClient, key: bytes) -> bytes:
 async def _get_voting_powers(rpc: RpcClient) -> tuple[int, dict[bytes, int]]:
     """Return a height, and whose votes count there."""
     powers: dict[bytes, int] = {}
-    page, per_page = 1, str(MAX_VALIDATORS_PER_PAGE)
-    while True:
+    per_page = str(MAX_VALIDATORS_PER_PAGE)
+    for page in range(1, MAX_VALIDATORS // MAX_VALIDATORS_PER_PAGE + 1):
         answer = await rpc.call("validators", page=str(page), per_page=per_page)
-        for item in answer.items("validators"):
+        items = answer.items("validators")
+        for item in items:
             powers[item.hex("address")] = item.integer("voting_power")
         if page * MAX_VALIDATORS_PER_PAGE >= answer.integer("total"):
             return answer.integer("block_height"), powers
-        page += 1
+        if not items:
+            raise UnexpectedAnswer(f"{rpc.url} sent a page of validators with none on it")
+    raise UnexpectedAnswer(f"{rpc.url} counts more than {MAX_VALIDATORS} validators")
 
 
 def _call_foreign(rpc: RpcClient, error: MalformedRecord) -> UnexpectedAnswer:

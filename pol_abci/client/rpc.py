@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEFAULT_TIMEOUT_S = 10.0
+GENESIS_CHUNK_BYTES = 16 * 2**20
+"""What CometBFT cuts a genesis document into."""
+
+MAX_GENESIS_CHUNKS = 16
+"""256 MiB, far more than the accounts and validators of any genesis take."""
+
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _IN_CACHE = "tx already exists in cache"
 
@@ -238,11 +244,18 @@ class RpcClient:
     async def genesis(self) -> NodeGenesis:
         """Fetch the genesis document, by chunks, since `/genesis` refuses a large one."""
         content = b""
-        for number in itertools.count():
+        for number in range(MAX_GENESIS_CHUNKS):
             reading = await self.call("genesis_chunked", chunk=str(number))
-            content += reading.base64("data")
+            chunk = reading.base64("data")
+            if not 0 < len(chunk) <= GENESIS_CHUNK_BYTES:
+                raise UnexpectedAnswer(f"{self.url} sent {len(chunk)} bytes as a chunk of genesis")
+            content += chunk
             if number + 1 >= reading.integer("total"):
                 break
+        else:
+            raise UnexpectedAnswer(
+                f"{self.url} sent a genesis of more than {MAX_GENESIS_CHUNKS} chunks"
+            )
         try:
             document = Reading(self.url, "genesis", json.loads(content))
         except (ValueError, RecursionError) as error:

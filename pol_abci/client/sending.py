@@ -2,7 +2,10 @@
 
 The node is asked for the account as its mempool would leave it, so several transactions can be
 sent before the first one is in a block. Whoever else uses the key at the same moment may take the
-number first: then the node refuses, which loses nothing, and the next number is taken.
+number first: then the home's own node refuses ours, and the next number is signed.
+
+A node that was named gets one signed transaction and no more: it may keep what it refused, and
+with sequence numbers that it makes up have all of them paid one day.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import check_answer
 from pol_abci.client.refusals import explain_refusal
-from pol_abci.client.rpc import NodeUnreachable, TxInCache, UnexpectedAnswer
+from pol_abci.client.rpc import NodeUnreachable, RpcError, TxInCache, UnexpectedAnswer
 from pol_abci.client.tx_index import IndexDisabled, find_tx
 from pol_abci.rules.codec import Account
 from pol_abci.rules.errors import CODE_OK, InvalidSequence, MalformedRecord, PolError
@@ -31,7 +34,7 @@ POLL_S = 0.25
 
 
 class TxRefused(PolError):
-    """The node did not take the transaction, and no block will have it."""
+    """The node says that it did not take the transaction; an honest one has forgotten it."""
 
 
 class TxFailed(PolError):
@@ -58,17 +61,21 @@ async def get_pending_account(rpc: RpcClient, address: Address) -> Account:
         raise UnexpectedAnswer(f"{rpc.url} sent an account that cannot be read: {error}") from error
 
 
-async def send_tx(rpc: RpcClient, address: Address, build: Callable[[int], bytes]) -> bytes:
+async def send_tx(
+    rpc: RpcClient, address: Address, build: Callable[[int], bytes], *, is_own_node: bool
+) -> bytes:
     """Send what `build` makes of the account's next sequence number; the transaction's hash.
+
+    Where another transaction took the number in between, the own node is sent the next one.
 
     Raises
     ------
     TxRefused
-        When the node does not take it.
+        When the node says that it does not take it.
     OutcomeUnknown
-        When the node was asked and did not answer: it may have it all the same.
+        When the node has it and gave no answer to rely on: it may use it all the same.
     RpcError, NodeUnreachable
-        When nothing was sent.
+        When nothing was signed, or only what the own node refused.
     """
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -78,14 +85,19 @@ async def send_tx(rpc: RpcClient, address: Address, build: Callable[[int], bytes
         try:
             broadcast = await rpc.broadcast_tx_sync(raw)
         except TxInCache:
-            continue  # the same was sent from elsewhere, and has this number
-        except (NodeUnreachable, UnexpectedAnswer) as error:
+            broadcast = None  # the same was sent from elsewhere, and has this number
+        except (NodeUnreachable, RpcError) as error:
             raise OutcomeUnknown(f"{error}; {_describe_unknown(tx_hash)}") from error
-        if broadcast.is_accepted:
+        if broadcast is not None and broadcast.is_accepted:
             return tx_hash
-        if broadcast.code != InvalidSequence.code:
+        if broadcast is not None and broadcast.code != InvalidSequence.code:
             raise TxRefused(
                 f"the node refused it: {explain_refusal(broadcast.code, broadcast.log)}"
+            )
+        if not is_own_node:
+            raise OutcomeUnknown(
+                f"the node at {rpc.url} says that another transaction of this account came "
+                f"between; {_describe_unknown(tx_hash)}"
             )
     raise TxRefused(f"the node refused it: {explain_refusal(InvalidSequence.code, '')}")
 
@@ -107,7 +119,7 @@ async def wait_committed(rpc: RpcClient, tx_hash: bytes, limit_s: float) -> int:
             found = await find_tx(rpc, tx_hash)
         except IndexDisabled as error:
             raise OutcomeUnknown(f"{error}; {_describe_unknown(tx_hash)}") from error
-        except NodeUnreachable as error:  # it may be back in time
+        except (NodeUnreachable, RpcError) as error:  # it may be well again in time
             found, why = None, str(error)
         if found is not None and found.code != CODE_OK:
             raise TxFailed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,12 @@ from nacl.signing import SigningKey
 from pol_abci.cli import main, node_choice, wallet
 from pol_abci.client import sending
 from pol_abci.client.keys import format_address
-from pol_abci.node.home import get_consensus_key_file
+from pol_abci.client.transactions import build_transfer
+from pol_abci.node.home import SETTINGS_FILE, get_account_file, get_consensus_key_file
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head, Liveness, Reward
 from pol_abci.rules.ledger import get_account
-from pol_abci.rules.params import Address
+from pol_abci.rules.params import Address, Amount
 from tests.unit.client.fake_ledger import URL, FakeLedger, key_of
 from tests.unit.rules import build_chain as make
 
@@ -78,9 +80,67 @@ def test_a_transfer_is_shown_sent_and_found(node: FakeLedger, key: Path) -> None
 def test_coins_for_a_new_account_show_what_is_burned(node: FakeLedger, key: Path) -> None:
     sent = run("transfer", "0.001", STRANGER, "--key", key, "--yes", "--no-wait")
     assert sent.exit_code == 0, sent.output
-    assert "burned      0.00004, for a new account" in sent.stderr
+    assert "burned      up to 0.00004, for a new account" in sent.stderr
+    assert "total       up to 0.00105 of 0.005" in sent.stderr
     assert sent.stdout.startswith("sent ")
     assert len(node.mempool) == 1
+
+
+def test_the_hash_is_shown_before_it_is_sent(node: FakeLedger, key: Path) -> None:
+    node.is_losing_answers = True
+    lost = run("transfer", "0.001", BOBS, "--key", key, "--yes")
+    name = node.offered[0].hash.hex().upper()
+    assert_fault(lost, f"Signed {name}", f"transaction {name} may still be committed")
+    assert lost.stderr.index("Signed") < lost.stderr.index("error:")
+
+
+def pay_bob(sequence: int) -> bytes:
+    return build_transfer(
+        ALICE,
+        make.CHAIN_ID,
+        sequence=sequence,
+        fee=Amount(10),
+        recipient=BOB.address,
+        amount=Amount(1),
+    )
+
+
+def test_a_named_node_is_sent_one_transaction(node: FakeLedger, key: Path) -> None:
+    node.before_check = [pay_bob(sequence=1)]
+    lost = run("transfer", "0.001", BOBS, "--key", key, "--yes")
+    assert_fault(lost, "came between", "pol-abci history")
+    assert lost.stderr.count("Signed") == 1
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the node's chain with Alice's account, as far as these commands look."""
+    path = tmp_path / "of-alice"
+    path.mkdir()
+    (path / SETTINGS_FILE).touch()
+    ALICE.save(get_account_file(path))
+    settings = SimpleNamespace(chain_id=make.CHAIN_ID, rpc_url=URL)
+    monkeypatch.setattr(node_choice, "load_home", lambda _: SimpleNamespace(settings=settings))
+    return path
+
+
+def test_the_homes_own_node_is_sent_the_next_number(node: FakeLedger, home: Path) -> None:
+    node.before_check = [pay_bob(sequence=1)]
+    words = ["transfer", "0.001", BOBS, "--home", str(home), "--yes"]
+    sent = CliRunner().invoke(main, words)
+    assert sent.exit_code == 0, sent.output
+    assert [tx.sequence for tx in node.offered] == [1, 2]
+
+
+def test_the_homes_account_signs_for_the_homes_chain_alone(
+    node: FakeLedger, home: Path, key: Path
+) -> None:
+    transfer = ("transfer", "0.001", BOBS, "--home", home, "--yes")
+    assert run(*transfer).exit_code == 0
+    node.chain_id = "pol-other"
+    assert_fault(run(*transfer), f"a node of pol-other, and {home} is of {make.CHAIN_ID}: name")
+    assert len(node.offered) == 1
+    assert run(*transfer, "--key", key).exit_code == 0
 
 
 def test_nothing_is_sent_without_a_yes(

@@ -59,6 +59,8 @@ class FakeLedger:
         # Transactions of others, which each come in just before one that is offered.
         self.before_check: list[bytes] = []
         self.is_losing_answers = False
+        # What a method answers in place of a result.
+        self.method_errors: dict[str, str] = {}
         self.versions: list[dict[bytes, bytes]] = []
         self.voting = self.get_powers()
         for _ in range(3):
@@ -72,10 +74,15 @@ class FakeLedger:
         call = json.loads(request.content)
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": call["id"]}
         try:
-            answer["result"] = getattr(self, f"rpc_{call['method']}")(**call["params"])
+            answer["result"] = self.answer(call["method"], call["params"])
         except LookupError as error:
             answer["error"] = {"code": -32603, "message": "Internal error", "data": error.args[0]}
         return httpx.Response(200, json=answer)
+
+    def answer(self, method: str, params: dict[str, Any]) -> Any:
+        if method in self.method_errors:
+            raise LookupError(self.method_errors[method])
+        return getattr(self, f"rpc_{method}")(**params)
 
     @property
     def height(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from pol_abci.client import rpc as rpc_module
 from pol_abci.client.rpc import (
     InvalidNodeUrl,
     NodeUnreachable,
@@ -149,6 +150,26 @@ async def test_genesis_is_joined_from_its_chunks() -> None:
 
     genesis = await make_client(answer).genesis()
     assert (genesis.chain_id, genesis.app_state) == ("c", {"é": [1]})
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "words"),
+    [(b"", 1, "0 bytes"), (b" ", 16, "more than 16 chunks"), (b" " * 11, 1, "11 bytes")],
+)
+async def test_a_genesis_without_end_is_left(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, asked: int, words: str
+) -> None:
+    def answer(method: str, params: dict[str, Any]) -> Any:
+        assert method == "genesis_chunked"
+        calls.append(params["chunk"])
+        assert len(calls) < 99
+        return {"total": str(10**9), "data": base64.b64encode(data).decode()}
+
+    calls: list[str] = []
+    monkeypatch.setattr(rpc_module, "GENESIS_CHUNK_BYTES", 10)
+    with pytest.raises(UnexpectedAnswer, match=words):
+        await make_client(answer).genesis()
+    assert len(calls) == asked
 
 
 async def test_what_checktx_said_of_a_transaction() -> None:
