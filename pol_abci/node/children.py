@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 MINER_NICENESS = 10
 """Blocks and verification go before the search for proofs."""
+LAST_WORDS = re.compile(
+    rb"""^(?:E\[[^\]]*\]\ |\{"_msg":")CONSENSUS\ FAILURE!!!(?:\ |")""", re.VERBOSE
+)
+"""CometBFT's message, where a line of its log has it with log_format plain and json. Both quote
+what follows, newlines too: there the text may be a peer's, in the name of its network say."""
 
 
 def compose_children(
@@ -53,7 +59,7 @@ def compose_children(
             # It signals itself when its app is gone, and at times hangs in stopping, RPC and all.
             ends_with="app",
             # Thereafter it answers RPC and makes no block: on a full disk, or a wrong app hash.
-            last_words="CONSENSUS FAILURE!!!",
+            last_words=LAST_WORDS,
         ),
     ]
     if on_miner_line is not None:

@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit
 
+from pol_abci.client.sealing import PASSPHRASE_VARIABLE
 from pol_abci.node.guard import signal_group
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
@@ -72,8 +74,9 @@ class ChildCommand:
     """What to start. `on_line` gets each line of its stdout, which else goes to its log.
 
     `ends_with` names a child that this one does not outlive: it ends by itself when that one has
-    ended, and is killed when it hangs in doing so, to be started again. `last_words` are what it
-    writes to its log when it does nothing more and yet stays: it is killed then, likewise.
+    ended, and is killed when it hangs in doing so, to be started again. `last_words` are found in
+    the line of its log that it writes when it does nothing more and yet stays: it is killed then,
+    likewise.
     """
 
     name: str
@@ -82,7 +85,7 @@ class ChildCommand:
     niceness: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     ends_with: str | None = None
-    last_words: str | None = None
+    last_words: re.Pattern[bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ class Child:
     restarts: int = 0
     failures: int = 0  # exits since the last progress
     started_s: float = 0.0  # of time.monotonic()
+    log: FileIO | None = None  # of this run, by whatever name it goes meanwhile
     log_start: int = 0  # where in its log this run begins
     is_stopping: bool = False
     process: asyncio.subprocess.Process | None = None
@@ -223,22 +227,26 @@ class Supervisor:
         """Kill a process that has written that it does nothing more."""
         if child.command.last_words is None:
             return
-        words, position = child.command.last_words.encode(), child.log_start
-        while words not in (written := self._read_log(child, position)):
-            position += max(0, len(written) - len(words))  # half of them may be there
+        assert child.log is not None
+        position = child.log_start
+        while True:
+            position, size = _find_end(child.log, position)
+            written = os.pread(child.log.fileno(), size - position, position)
+            lines = written[: written.rfind(b"\n") + 1]
+            if any(map(child.command.last_words.search, lines.split(b"\n"))):
+                break
+            position += len(lines)
             await asyncio.sleep(LISTEN_S)
         signal_group(process.pid, signal.SIGKILL)
-
-    def _read_log(self, child: Child, position: int) -> bytes:
-        with (self._home / LOGS_FOLDER / f"{child.command.name}.log").open("rb") as log:
-            log.seek(position)
-            return log.read()
 
     async def _start(self, child: Child) -> None:
         """Start a child's process in a session of its own."""
         command = child.command
         log_path = self._home / LOGS_FOLDER / f"{command.name}.log"
-        with contextlib.ExitStack() as ends, _open_log(log_path) as log:
+        with contextlib.ExitStack() as ends:
+            if child.log is not None:
+                child.log.close()
+            child.log = log = _open_log(log_path)
             child.log_start = log.tell()
             stdout: int | FileIO = log
             if command.on_line is not None:
@@ -250,7 +258,7 @@ class Supervisor:
                 process = await asyncio.create_subprocess_exec(
                     *command.arguments,
                     cwd=self._home,
-                    env={**os.environ, **command.environment},
+                    env={**_get_environment(), **command.environment},
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=stdout,
                     stderr=log,
@@ -274,6 +282,8 @@ class Supervisor:
             task.cancel()
         for child in reversed(self.children.values()):
             await self._stop_child(child)
+            if child.log is not None:
+                child.log.close()
         if self._guard is not None:
             assert self._guard.stdin is not None
             self._guard.stdin.close()
@@ -316,10 +326,10 @@ class Supervisor:
         """Say which child failed, how, and what it wrote last."""
         name = child.command.name
         log_path = self._home / LOGS_FOLDER / f"{name}.log"
-        with log_path.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(child.log_start, size - _TAIL_BYTES))
-            text = log.read().decode(errors="replace")
+        assert child.log is not None
+        start, size = _find_end(child.log, child.log_start)
+        start = max(start, size - _TAIL_BYTES)
+        text = os.pread(child.log.fileno(), size - start, start).decode(errors="replace")
         tail = "\n".join(text.splitlines()[-_TAIL_LINES:]) or "(nothing)"
         return (
             f"{name} ended {child.failures} times in a row, at last {_describe_exit(code)}. "
@@ -386,9 +396,15 @@ async def _start_guard() -> asyncio.subprocess.Process:
         sys.executable,
         "-m",
         "pol_abci.node.guard",
+        env=_get_environment(),
         stdin=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+
+
+def _get_environment() -> dict[str, str]:
+    """What every child may know of this one's environment: not the account key's passphrase."""
+    return {name: value for name, value in os.environ.items() if name != PASSPHRASE_VARIABLE}
 
 
 def _open_log(path: Path) -> FileIO:
@@ -396,7 +412,7 @@ def _open_log(path: Path) -> FileIO:
     try:
         if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
             path.replace(path.with_name(path.name + ".1"))
-        log = path.open("ab", buffering=0)
+        log = path.open("a+b", buffering=0)
         with contextlib.ExitStack() as ends:
             ends.callback(log.close)
             log.write(f"=== started {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n".encode())
@@ -407,6 +423,12 @@ def _open_log(path: Path) -> FileIO:
             f"at its last block; make room, and start again"
         ) from error
     return log
+
+
+def _find_end(log: FileIO, start: int) -> tuple[int, int]:
+    """Return where to read a log on from, which is 0 when it was cut since, and where it ends."""
+    size = os.fstat(log.fileno()).st_size
+    return (start if start <= size else 0), size
 
 
 def _describe_exit(code: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,8 +14,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
+from pol_abci.client.sealing import PASSPHRASE_VARIABLE
+from pol_abci.node import supervisor as supervisor_module
+from pol_abci.node.children import LAST_WORDS
 from pol_abci.node.supervisor import (
     MAX_FAILURES,
     ChildCommand,
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 60.0
 SLEEP = "import time; time.sleep(600)"
+FAILURE = re.compile(rb"^CONSENSUS FAILURE!!!")
 
 
 def python_child(
@@ -170,10 +176,95 @@ async def test_a_child_that_stays_after_its_last_words_is_started_again(tmp_path
         print("URE!!! no space left", flush=True)
         time.sleep(600)
     """
-    frozen = replace(python_child("cometbft", program), last_words="CONSENSUS FAILURE!!!")
+    frozen = replace(python_child("cometbft", program), last_words=FAILURE)
     async with Supervisor(tmp_path, [frozen]) as supervisor:
         with pytest.raises(ChildFailed, match="no space left"):
             await supervisor.wait_failed()
+
+
+@pytest.mark.parametrize("rotation", ["moved", "cut"])
+async def test_last_words_are_heard_in_a_log_that_was_rotated(
+    tmp_path: Path, rotation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "LISTEN_S", 0.05)
+    program = """
+        import pathlib, time
+        print("a line longer than the last words are " * 9, flush=True)
+        while not pathlib.Path("rotated").exists():
+            time.sleep(0.01)
+        print("CONSENSUS FAILURE!!! no space left", flush=True)
+        time.sleep(600)
+    """
+    frozen = replace(python_child("cometbft", program), last_words=FAILURE)
+    log, aside = tmp_path / "logs" / "cometbft.log", tmp_path / "logs" / "cometbft.log.1"
+    async with Supervisor(tmp_path, [frozen]) as supervisor:
+        await wait_until(lambda: b"longer" in log.read_bytes())
+        await asyncio.sleep(0.2)  # looks at the log go by
+        if rotation == "moved":
+            log.rename(aside)
+        else:
+            os.truncate(log, 0)
+        await asyncio.sleep(0.2)
+        assert supervisor.children["cometbft"].failures == 0
+        (tmp_path / "rotated").touch()
+        await wait_until(lambda: supervisor.children["cometbft"].failures > 0)
+
+
+async def test_a_moved_log_of_a_failed_child_is_still_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE_S", 0.01)
+    program = """
+        import os, sys
+        os.rename("logs/app.log", "logs/aside")
+        sys.exit("the dataset is missing")
+    """
+    async with Supervisor(tmp_path, [python_child("app", program)]) as supervisor:
+        with pytest.raises(ChildFailed, match="the dataset is missing"):
+            await supervisor.wait_failed()
+
+
+async def test_no_child_inherits_the_passphrase_but_who_is_given_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "open sesame")
+    program = f"""
+        import os, time
+        print(os.environ.get({PASSPHRASE_VARIABLE!r}), "PATH" in os.environ, flush=True)
+        time.sleep(600)
+    """
+    lines: dict[str, list[str]] = {"app": [], "miner": []}
+    app = python_child("app", program, lines["app"].append)
+    miner = replace(
+        python_child("miner", program, lines["miner"].append),
+        environment={PASSPHRASE_VARIABLE: "given"},
+    )
+    async with Supervisor(tmp_path, [app, miner]):
+        await wait_until(lambda: all(lines.values()))
+        assert lines == {"app": ["None True"], "miner": ["given True"]}
+        for process in psutil.Process().children():  # the guard is one of them
+            if "pol_abci.node.guard" in process.cmdline():
+                assert PASSPHRASE_VARIABLE not in process.environ()
+                break
+        else:
+            pytest.fail("there is no guard")
+
+
+ERROR_LINE = b"E[2026-11-24|13:24:08.854] %-44s module=p2p err=%s"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_last"),
+    [
+        (ERROR_LINE % (b"CONSENSUS FAILURE!!!", b'"failed to save"'), True),
+        (b'{"_msg":"CONSENSUS FAILURE!!!","err":"failed to save","level":"error"}', True),
+        (ERROR_LINE % (b"Error dialing peer", b'"Got CONSENSUS FAILURE!!!, expected x"'), False),
+        (ERROR_LINE % (b"Error dialing peer", rb'"\nE[0] CONSENSUS FAILURE!!! , x"'), False),
+        (rb'{"_msg":"Error","err":"{\"_msg\":\"CONSENSUS FAILURE!!!\""}', False),
+    ],
+)
+def test_a_peer_s_words_are_not_cometbft_s_last_ones(line: bytes, is_last: bool) -> None:
+    assert bool(LAST_WORDS.search(line)) == is_last
 
 
 async def test_a_log_that_cannot_be_written_ends_everything_in_words(tmp_path: Path) -> None:
