@@ -53,8 +53,10 @@ def check_keys(patient: Patient) -> Iterator[Finding]:
             yield ok("keys", f"{file.name} is whole, and its owner's alone")
     yield _look_at_mode(
         folder / "data" / "priv_validator_state.json",
-        "It holds what the validator has signed, and one that signs twice is barred for ever: "
-        "restore it from the newest copy, or join with a new validator key.",
+        "It holds what the validator has signed. An older copy lets it sign a height twice, which "
+        "bars it for ever: restore a copy only if nothing was signed after it was made. Else make "
+        "another home of this chain, with `pol-abci init --genesis FILE --peers ...`: an account "
+        "keeps its validator key for ever, so a new key needs the new account that comes with it.",
     )
     yield _look_at_mode(
         folder / "config" / "node_key.json",

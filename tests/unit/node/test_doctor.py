@@ -116,7 +116,7 @@ def damage(path: str) -> Edit:
         (
             lambda home: (home / "cometbft/data/priv_validator_state.json").unlink(),
             "keys",
-            "signs twice is barred",
+            "restore a copy only if nothing was signed after it",
         ),
         (damage("account.json"), "keys", "not an account key"),
         (damage("cometbft/config/genesis.json"), "home", "is no genesis"),
