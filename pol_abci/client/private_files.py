@@ -55,7 +55,8 @@ def write_private_json(path: Path, content: dict[str, Any], *, replace: bool = F
     """Write a JSON object to a file of mode 0600, wholly or not at all.
 
     It is written beside its place and moved there when it is on the disk, so that a crash or a
-    full disk leaves either the old file or the new one.
+    full disk leaves either the old file or the new one. Where `path` is a link, the file that it
+    leads to is replaced: an old key must not stay behind there.
 
     Raises
     ------
@@ -63,6 +64,8 @@ def write_private_json(path: Path, content: dict[str, Any], *, replace: bool = F
         When the file exists and is not to be replaced, or cannot be written.
     """
     try:
+        if replace:
+            path = path.resolve()
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # of mode 0600
         draft = Path(name)
         try:
@@ -76,7 +79,7 @@ def write_private_json(path: Path, content: dict[str, Any], *, replace: bool = F
                 path.hardlink_to(draft)  # unlike a rename, it never takes an existing file's place
         finally:
             draft.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise KeyFileError(
             f"{path} exists; a key is never overwritten, name another file"
@@ -85,7 +88,7 @@ def write_private_json(path: Path, content: dict[str, Any], *, replace: bool = F
         raise KeyFileError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring a folder's new entry to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -105,6 +105,19 @@ def test_a_key_survives_any_change_of_passphrase(
 
 
 @pytest.mark.usefixtures("cheap")
+def test_a_passphrase_given_through_a_link_leaves_no_plain_seed(tmp_path: Path) -> None:
+    (tmp_path / "vault").mkdir()
+    file, link = tmp_path / "vault" / "account.json", tmp_path / "link.json"
+    key = AccountKey.generate()
+    key.save(file)
+    link.symlink_to(file)
+    key.save(link, "open", replace=True)
+    assert link.is_symlink()
+    assert KeyFile.read(file).is_sealed
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.usefixtures("cheap")
 def test_a_sealed_key_is_known_and_stays_shut_without_its_passphrase(tmp_path: Path) -> None:
     path, key = tmp_path / "account.json", AccountKey.generate()
     key.save(path, "caf\u00e9")
