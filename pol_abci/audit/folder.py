@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pol_abci.client.private_files import sync_folder
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import Genesis, compute_genesis_digest, genesis_to_json, parse_genesis
@@ -193,10 +194,11 @@ def _begin(path: Path, chain: ChainGenesis) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Put a file in place whole."""
+    """Put a file in place whole, and on the disk before what is done next."""
     draft = path.with_name(path.name + ".new")
     with draft.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    sync_folder(path.parent)
