@@ -13,7 +13,7 @@ from pol_abci.cli.commands import EXIT_CODES, data_dir_option, home_option, json
 from pol_abci.cli.node_choice import NodeChoice, node_option
 from pol_abci.cli.replay_view import ReplayView
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import load_home, read_genesis_document
+from pol_abci.node.home import check_chain_id, load_home, read_genesis_document
 from pol_abci.node.supervisor import HomeInUse, PortInUse
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest
@@ -100,6 +100,8 @@ def replay(
             data_dir = data_dir or here.settings.data_dir
         source = _open_source(stack, node, here)
         chain = _choose_chain(source, here, genesis)
+        if here is None:
+            check_chain_id(chain.chain_id)  # the node's own word, and part of a path
         if out is None:
             out = Path(f"{AUDIT_FOLDER}-{chain.chain_id}") if here is None else home / AUDIT_FOLDER
         folder = stack.enter_context(closing(AuditFolder.open(out, chain)))

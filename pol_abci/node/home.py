@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import tomllib
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ P2P_PORT = 26656
 MAX_THREADS = 1_024
 TRANSPORTS = ("socket", "grpc")
 """Of ABCI, as CometBFT names them; the first is the better one (docs/decisions/0101)."""
+
+_CHAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,50}")
 
 T = TypeVar("T")
 
@@ -183,6 +186,14 @@ def load_home(path: Path) -> Home:
     home = Home(path, settings, document.genesis)
     _check_rpc_port(home)
     return home
+
+
+def check_chain_id(chain_id: str) -> None:
+    """Raise `HomeError` for a chain id that may not stand in paths and on screens."""
+    if not _CHAIN_ID.fullmatch(chain_id):
+        raise HomeError(
+            f"chain id {chain_id!r} is not 1 to 50 letters, digits, dots, dashes or underscores"
+        )
 
 
 def read_genesis_document(path: Path) -> GenesisDocument:

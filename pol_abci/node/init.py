@@ -10,7 +10,6 @@ import base64
 import contextlib
 import json
 import math
-import re
 import shlex
 import shutil
 import subprocess
@@ -32,6 +31,7 @@ from pol_abci.node.home import (
     Home,
     HomeError,
     Settings,
+    check_chain_id,
     get_account_file,
     get_cometbft_folder,
     get_genesis_file,
@@ -75,7 +75,6 @@ LISTEN = "unix://app.sock"
 PROXY_APPS = {"socket": LISTEN, "grpc": f"passthrough:///{LISTEN}"}
 """What CometBFT dials then: gRPC's own resolver knows no relative path."""
 
-_CHAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,50}")
 _MAX_PORT = 65_535
 
 
@@ -107,10 +106,7 @@ def create_home(
         As their names say.
     """
     chosen = load_preset(preset)
-    if not _CHAIN_ID.fullmatch(chain_id):
-        raise HomeError(
-            f"chain id {chain_id!r}: take 1 to 50 letters, digits, dots, dashes or underscores"
-        )
+    check_chain_id(chain_id)
     with _build_home(path) as folder:
         _init_cometbft(
             folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port, transport=transport

@@ -166,8 +166,8 @@ def test_a_home_is_never_overwritten(home: Home, make: Callable[..., Home]) -> N
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"chain_id": "has space"}, "chain id 'has space': take 1 to 50 letters"),
-        ({"chain_id": "x" * 51}, "take 1 to 50 letters"),
+        ({"chain_id": "has space"}, "chain id 'has space' is not 1 to 50 letters"),
+        ({"chain_id": "x" * 51}, "is not 1 to 50 letters"),
         ({"preset": "mnist"}, "no preset 'mnist'; there is: digits"),
         ({"rpc_port": 0}, "--rpc-port 0: ports are between 1 and 65535"),
         ({"rpc_port": 26656}, "both 26656; choose two ports"),
