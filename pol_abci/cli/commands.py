@@ -125,6 +125,20 @@ device_option = click.option(
     metavar="NAME",
     help="What to train on, cpu, cuda, cuda:1 …, in place of what pol.toml says.",
 )
+torch_device_option = click.option(
+    "--device",
+    metavar="NAME",
+    default="cpu",
+    show_default=True,
+    help="What to compute on: cpu, cuda, cuda:1 …",
+)
+torch_threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 1_024),
+    default=1,
+    show_default=True,
+    help="Of torch; small models are quickest with one.",
+)
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

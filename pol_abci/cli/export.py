@@ -10,7 +10,14 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from pol_abci.cli.commands import EXIT_CODES, data_dir_option, home_option, json_option, print_json
+from pol_abci.cli.commands import (
+    EXIT_CODES,
+    data_dir_option,
+    home_option,
+    json_option,
+    print_json,
+    torch_device_option,
+)
 from pol_abci.cli.plot import load_history
 from pol_abci.cli.words import format_share
 from pol_abci.node.home import load_home, read_genesis_document
@@ -45,7 +52,7 @@ class GenerationMissing(PolError):
     help="The file to write; its provenance goes beside it, with .json at the end.",
 )
 @data_dir_option
-@click.option("--device", default="cpu", show_default=True, help="What torch computes on.")
+@torch_device_option
 @json_option
 def export(
     *,

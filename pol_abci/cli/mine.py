@@ -12,7 +12,14 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pol_abci.cli.commands import EXIT_CODES_STOPPABLE, data_dir_option, json_option, metrics_option
+from pol_abci.cli.commands import (
+    EXIT_CODES_STOPPABLE,
+    data_dir_option,
+    json_option,
+    metrics_option,
+    torch_device_option,
+    torch_threads_option,
+)
 from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.miner_view import MinerNarrator, draw_miner, encode_status
 from pol_abci.cli.passphrase import load_key, passphrase_file_option
@@ -43,14 +50,8 @@ if TYPE_CHECKING:
 )
 @passphrase_file_option
 @data_dir_option
-@click.option("--device", default="cpu", show_default=True, help="What torch computes on.")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1_024),
-    default=1,
-    show_default=True,
-    help="Of torch; small models are quickest with one.",
-)
+@torch_device_option
+@torch_threads_option
 @metrics_option
 @log_level_option
 @log_format_option

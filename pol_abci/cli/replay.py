@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pol_abci.cli.commands import EXIT_CODES, data_dir_option, home_option, json_option, report
+from pol_abci.cli.commands import (
+    EXIT_CODES,
+    data_dir_option,
+    home_option,
+    json_option,
+    report,
+    torch_device_option,
+    torch_threads_option,
+)
 from pol_abci.cli.node_choice import NodeChoice, node_option
 from pol_abci.cli.replay_view import ReplayView
 from pol_abci.node.binary import find_cometbft
@@ -55,14 +63,8 @@ class NothingToReplay(PolError):
     "--until-height", type=click.IntRange(min=1), metavar="N", help="The last block to execute."
 )
 @data_dir_option
-@click.option("--device", default="cpu", show_default=True, help="What torch computes on.")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1_024),
-    default=1,
-    show_default=True,
-    help="Of torch; small models are quickest with one.",
-)
+@torch_device_option
+@torch_threads_option
 @json_option
 def replay(
     *,
