@@ -56,7 +56,10 @@ class Overtaken(Exception):
 
 
 class Channel:
-    """Framed messages over a pair of file descriptors."""
+    """Framed messages over a pair of file descriptors.
+
+    The process ends quietly when the other side has gone: whoever killed the application knows.
+    """
 
     def __init__(self, source: int, sink: int) -> None:
         self._source = source
@@ -67,7 +70,7 @@ class Channel:
         return bool(select.select([self._source], [], [], 0)[0])
 
     def receive(self) -> ToVerifier:
-        """Wait for a message; the process ends when the other side has gone."""
+        """Wait for a message."""
         (length,) = LENGTH.unpack(self._read(LENGTH.size))
         message = decode_message(self._read(length))
         assert not isinstance(message, (Ready, Refused, Done))
@@ -77,7 +80,11 @@ class Channel:
         """Write a message whole."""
         view = memoryview(encode_message(message))
         while view:
-            view = view[os.write(self._sink, view) :]
+            try:
+                written = os.write(self._sink, view)
+            except BrokenPipeError:
+                raise SystemExit(0) from None
+            view = view[written:]
 
     def _read(self, count: int) -> bytes:
         parts = []

@@ -20,7 +20,7 @@ from pol_abci.app.verifier_messages import (
     SetHead,
     VerifyWalk,
 )
-from pol_abci.app.verifier_process import Worker
+from pol_abci.app.verifier_process import Channel, Worker
 from pol_abci.app.walk_queue import Standing
 from pol_abci.learning.walk import Head, Walk
 from pol_abci.learning.weights import compute_root, to_bytes
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pol_abci.app.verifier_messages import FromVerifier, ToVerifier
-    from pol_abci.app.verifier_process import Channel
     from pol_abci.rules.params import Params
 
 SEED = bytes(range(32))
@@ -137,6 +136,15 @@ async def test_a_killed_process_is_started_again_and_answers_what_it_was_asked()
         assert isinstance(await answer, TrueWalk)
         assert verifier._process is not None
         assert verifier._process.pid != killed
+
+
+def test_the_process_ends_quietly_when_the_application_has_gone() -> None:
+    source, sink = os.pipe()
+    os.close(source)
+    with pytest.raises(SystemExit) as ended:
+        Channel(source, sink).send(Done(1, None, 0, 0.0))
+    assert ended.value.code == 0
+    os.close(sink)
 
 
 async def test_a_walk_that_ends_the_process_each_time_is_given_up_in_words() -> None:
