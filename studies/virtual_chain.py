@@ -90,6 +90,11 @@ class VirtualChain:
         self._difficulty = round(SCORE_UNIT * (np.log2(interval_steps) + FIRST_DIFFICULTY_BITS))
         self._head = Head(0, compute_first_seed(name, bytes(32)), task.initial_weights)
 
+    @property
+    def head(self) -> Head:
+        """The newest generation."""
+        return self._head
+
     def run(self, generations: int, count_every: int) -> Iterator[Generation]:
         """Go on for so many generations; count on E at the first and each `count_every`-th."""
         for number in range(1, generations + 1):
