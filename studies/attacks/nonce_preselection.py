@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from pol_abci.learning.walk import Head, Task
     from studies.attacks.gains import Gain
 
-BITS = (6, 12, 20, 32)
-HONEST_STEPS = 32 / 31
-"""Of a miner who walks to the end, times 2^bits: only the first step of a walk is no ticket."""
+CASES = ((2, 6), (2, 12), (2, 20), (2, 32), (3, 32))
+"""min_steps, and bits of difficulty."""
 DRAWS = 200
 """Draws of requirements to each step."""
 PROBE_SHARE = 0.69
@@ -57,16 +56,20 @@ _CLASSES = 20
 def measure(walks: int = 400, known: int = 30) -> Iterator[Row]:
     """Rows for both ways of drawing requirements."""
     task, head = load_digits(), learn_head()
+    steps = task.params.walk.max_steps
     right, gains = measure_walk(task, head, walks)
-    for bits, gain in gains.items():
-        honest = 2**bits * HONEST_STEPS
-        name = f"walks of two steps, the second where cached gradients promise enough; {bits} bits"
+    for (min_steps, bits), gain in gains.items():
+        honest = steps / (steps + 1 - min_steps)
+        name = (
+            f"walks of {min_steps} steps, the last done where cached gradients promise enough; "
+            f"{bits} bits, `min_steps` {min_steps}"
+        )
         note = (
             f"a cached gradient names the move rightly in {right:.0%}; "
-            f"a probe counted as {PROBE_SHARE} of a step"
+            f"a step's probe is counted as {PROBE_SHARE} of it"
         )
-        attacker = f"{honest / gain.middle:,.0f}"
-        yield Row("walk", (name, f"{honest:,.0f}", attacker, str(gain), note))
+        cells = (f"{honest:.3f} × 2^d", f"{honest / gain.middle:.3f} × 2^d", str(gain))
+        yield Row("walk", (name, *cells, note))
     bare, charged = measure_known(task, head, known)
     for name, gain in (
         ("nonces by cached gradients, if R were known before the walk", bare),
@@ -78,8 +81,8 @@ def measure(walks: int = 400, known: int = 30) -> Iterator[Row]:
         yield Row("rejected", (*cells, note))
 
 
-def measure_walk(task: Task, head: Head, walks: int) -> tuple[float, dict[int, Gain]]:
-    """How often a cached gradient names a move rightly; the gain at each of `BITS`.
+def measure_walk(task: Task, head: Head, walks: int) -> tuple[float, dict[tuple[int, int], Gain]]:
+    """How often a cached gradient names a move rightly; the gain by min_steps and bits.
 
     Half of the walks teach how far a guess of some size can be trusted, and how much promise a
     second step should have; the other half are the attack.
@@ -95,15 +98,17 @@ def measure_walk(task: Task, head: Head, walks: int) -> tuple[float, dict[int, G
         trials.append(_Trial(guess / np.abs(guess).mean(), np.array(get_moves(task)), probe))
     learnt, attacked = trials[: walks // 2], trials[walks // 2 :]
     trust = _calibrate(learnt)
+    steps = task.params.walk.max_steps
     gains = {}
-    for bits in BITS:
+    for min_steps, bits in CASES:
         lessons = [_weigh_promise(task, head, trial, trust, bits) for trial in learnt]
         least = max(
             np.quantile(np.concatenate([anyone for anyone, _ in lessons]), np.linspace(0, 0.99, 34)),
-            key=lambda least: 1.0 / _attack(lessons, float(least)).steps_per_ticket,
+            key=lambda least: -_attack(lessons, least, min_steps).steps_per_ticket,
         )
         weighed = [_weigh_promise(task, head, trial, trust, bits) for trial in attacked]
-        gains[bits] = estimate_gain(HONEST_STEPS, _attack(weighed, float(least)))
+        honest = steps / (steps + 1 - min_steps)
+        gains[min_steps, bits] = estimate_gain(honest, _attack(weighed, least, min_steps))
     right = np.mean([trial.right.mean() for trial in trials])
     return float(right), gains
 
@@ -173,13 +178,17 @@ def _weigh_promise(
 
 
 def _attack(
-    trials: list[tuple[NDArray[np.float64], NDArray[np.float64]]], least: float
+    trials: list[tuple[NDArray[np.float64], NDArray[np.float64]]], least: float, min_steps: int
 ) -> Efforts:
-    """Do the second step of a walk where the promise is at least this; tickets times 2^bits."""
+    """Do the last step of a shortest walk where the promise is at least this.
+
+    Tickets times 2^bits. The step before the last is done as far as its probe, and wholly where the
+    last one is done; those before it wholly.
+    """
     rest = (1 - PROBE_SHARE) + 1
     return Efforts.of([
         (
-            PROBE_SHARE + rest * float((anyone >= least).mean()),
+            min_steps - 2 + PROBE_SHARE + rest * float((anyone >= least).mean()),
             float((winner >= least).mean()),
         )
         for anyone, winner in trials
