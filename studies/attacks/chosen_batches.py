@@ -9,6 +9,7 @@ gradients serve every block (`spoofed_weights`).
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,7 +63,7 @@ def measure(targets: int = 40, honest: int = 100) -> Iterator[Row]:
         ("batch by climbing", None, "no preparation"),
         ("batch by climbing with a guide", guide, f"{IMAGES // BATCH_SIZE} steps' worth of image gradients once for W, left out"),
     ):
-        costs = [(float(climb(chain, weights, target, with_guide)), 1.0) for target in range(targets)]
+        costs = [(float(climb(chain, weights, target, with_guide).gradients), 1.0) for target in range(targets)]
         efforts = Efforts.of(costs)
         ordered = sorted(cost for cost, _ in costs)
         spread = f"half take {ordered[len(ordered) // 2]:.0f} or fewer, all {ordered[0]:.0f} to {ordered[-1]:.0f}"
@@ -106,8 +107,16 @@ def compute_guide(chain: PaperChain, weights: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def climb(chain: PaperChain, weights: Tensor, target: int, guide: Tensor | None) -> int:
-    """Gradients until a batch meets all requirements."""
+@dataclass(frozen=True, slots=True)
+class Summit:
+    """A batch that meets all requirements, and the gradients that it took to find it."""
+
+    batch: list[int]
+    gradients: int
+
+
+def climb(chain: PaperChain, weights: Tensor, target: int, guide: Tensor | None) -> Summit:
+    """Change batches until one meets all requirements; it is the chain's last update."""
     chooser = random.Random(target)
     required = _require(chain, target, REQUIREMENTS)
     before = chain.gradients
@@ -120,8 +129,9 @@ def climb(chain: PaperChain, weights: Tensor, target: int, guide: Tensor | None)
         batch = chooser.sample(range(IMAGES), BATCH_SIZE)
         if promise is not None:
             batch = _settle(batch, promise)
-        if _climb_from(chain, weights, batch, required, promise, chooser):
-            return chain.gradients - before
+        batch = _climb_from(chain, weights, batch, required, promise, chooser)
+        if count_met(chain.update(weights, batch), required) == len(required):
+            return Summit(batch, chain.gradients - before)
 
 
 def _climb_from(  # noqa: PLR0917 - what one climb is about
@@ -131,7 +141,7 @@ def _climb_from(  # noqa: PLR0917 - what one climb is about
     required: list[tuple[int, int]],
     promise: Tensor | None,
     chooser: random.Random,
-) -> bool:
+) -> list[int]:
     moves = chain.update(weights, batch)
     best, idle = count_met(moves, required), 0
     # How much each requirement counts: more while it is not met.
@@ -145,7 +155,7 @@ def _climb_from(  # noqa: PLR0917 - what one climb is about
         idle = 0 if met > best else idle + 1
         if met >= best:
             batch, best, moves = changed, met, tried
-    return best == len(required)
+    return batch
 
 
 def _change(

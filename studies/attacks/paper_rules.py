@@ -58,6 +58,10 @@ class PaperChain:
         self.task.bound.update(*self.gather(batch))
         return get_moves(self.task)
 
+    def get_moves(self) -> list[int]:
+        """Which way each weight moved in the last update."""
+        return get_moves(self.task)
+
     def gather(self, batch: list[int]) -> tuple[Tensor, Tensor]:
         """Inputs and labels of ordinals, as many as a batch has."""
         return self.task.train.gather(BatchDraw(batch, [], [], []))

@@ -1,0 +1,118 @@
+"""W by value, from anywhere: trained elsewhere, frozen for ever, or chosen for E.
+
+Nothing in the paper ties the W of a proof to the head. So a miner may train where no requirement is
+asked, keep one W and its images' gradients for all generations, or choose a W which any step makes
+better on E.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pol_abci.learning.weights import compute_root
+from pol_abci.rules.seed import hash_fields
+from studies.attacks.chosen_batches import climb, compute_guide
+from studies.attacks.claims import judge, make_claim
+from studies.attacks.gains import Efforts, estimate_gain
+from studies.attacks.paper_rules import BATCH_SIZE, IMAGES, PaperChain, count_met, draw_requirements
+from studies.attacks.report import Row
+from studies.attacks.scene import MINER, learn_head, load_digits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+REQUIREMENTS = 16
+TRAINED_STEPS = 400
+SPOILT = 0.5
+"""Of the running means: what a W that is to be improved keeps."""
+
+
+def measure(generations: int = 15, batches: int = 100) -> Iterator[Row]:
+    """Frozen W under the strict rule, W spoilt for E, and what `walk` says to either."""
+    chain = PaperChain()
+    weights = chain.train(chain.task.initial_weights, TRAINED_STEPS, 1)
+    spoilt = spoil(chain, weights)
+    ordinary, tuned = (
+        count_improving(chain, each, batches) for each in (weights, spoilt)
+    )
+    yield Row(
+        "paper",
+        (
+            "W chosen so that any step makes it better on E",
+            f"{batches / max(1, ordinary):.1f} batches for one that is better",
+            f"{batches / max(1, tuned):.1f}",
+            str(estimate_gain(Efforts.of([(1.0, float(i < ordinary)) for i in range(batches)]),
+                              Efforts.of([(1.0, float(i < tuned)) for i in range(batches)]))),
+            f"{tuned} of {batches} batches improve it, {ordinary} an ordinary W",
+        ),
+    )
+    guide = compute_guide(chain, spoilt)
+    costs, counts = [], []
+    for generation in range(generations):
+        before = chain.gradients
+        target = 1_000 * (generation + 1)
+        while True:
+            climb(chain, spoilt, target, guide)
+            target += 1
+            if chain.count(chain.get_updated()) > chain.count(spoilt):
+                break
+        costs.append((float(chain.gradients - before), 1.0))
+        counts.append(chain.count(chain.get_updated()))
+    size = len(chain.task.test)
+    yield Row(
+        "paper",
+        (
+            f"one frozen W and its images' gradients for all generations, {REQUIREMENTS} requirements",
+            f"{2**REQUIREMENTS:,}",
+            f"{Efforts.of(costs).steps_per_ticket:.0f}",
+            str(estimate_gain(float(2**REQUIREMENTS), Efforts.of(costs))),
+            f"valid by Algorithm 2; after {generations} generations the chain's model has "
+            f"{counts[-1] / size:.0%} of E, after the first {counts[0] / size:.0%}",
+        ),
+    )
+    task, head = load_digits(), learn_head()
+    claim = replace(make_claim(task, head), weights_root=compute_root(weights))
+    verdict, steps = judge(task, head, claim)
+    yield Row(
+        "walk",
+        ("a model trained elsewhere", "—", "—", "0", f"{verdict}, after {steps} steps"),
+    )
+
+
+def spoil(chain: PaperChain, weights: Tensor) -> Tensor:
+    """The same weights with running means that a step brings nearer to the truth."""
+    spoilt = weights.clone()
+    tensors = chain.task.model.split(spoilt)
+    for number in (1, 2, 3):
+        tensors[f"bn{number}.running_mean"].mul_(SPOILT)
+    return spoilt
+
+
+def count_improving(chain: PaperChain, weights: Tensor, batches: int) -> int:
+    """How many batches at random make W better on E."""
+    chooser, before = random.Random(1), chain.count(weights)
+    improving = 0
+    for _ in range(batches):
+        chain.update(weights, chooser.sample(range(IMAGES), BATCH_SIZE))
+        improving += chain.count(chain.get_updated()) > before
+    return improving
+
+
+def count_lucky(chain: PaperChain, weights: Tensor, batch: list[int], seeds: int) -> int:
+    """Of so many heads: for how many a proof meets the requirements that it was not made for."""
+    moves = chain.update(weights, batch)
+    weight_count = chain.task.model.weight_count
+    return sum(
+        count_met(
+            moves,
+            draw_requirements(
+                hash_fields("seed", b"elsewhere", seed), MINER, REQUIREMENTS, weight_count
+            ),
+        )
+        == REQUIREMENTS
+        for seed in range(seeds)
+    )
