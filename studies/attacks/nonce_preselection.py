@@ -53,7 +53,7 @@ _CHUNK = 256
 _CLASSES = 20
 
 
-def measure(walks: int = 400, known: int = 30) -> Iterator[Row]:
+def measure(walks: int = 200, known: int = 24) -> Iterator[Row]:
     """Rows for both ways of drawing requirements."""
     task, head = load_digits(), learn_head()
     steps = task.params.walk.max_steps

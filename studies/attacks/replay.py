@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TRAINED_STEPS = 400
 
 
-def measure(proofs: int = 20, seeds: int = 500) -> Iterator[Row]:
+def measure(proofs: int = 5, seeds: int = 1_000) -> Iterator[Row]:
     """Refusals of `walk` by the rules themselves, and the paper's odds."""
     yield Row("walk", ("the same proof again", "—", "—", "0", "; ".join(replay_everywhere())))
     chain = PaperChain()

@@ -36,18 +36,16 @@ def measure(generations: int = 15, batches: int = 100) -> Iterator[Row]:
     chain = PaperChain()
     weights = chain.train(chain.task.initial_weights, TRAINED_STEPS, 1)
     spoilt = spoil(chain, weights)
-    ordinary, tuned = (
-        count_improving(chain, each, batches) for each in (weights, spoilt)
-    )
+    ordinary, tuned = (improve(chain, each, batches) for each in (weights, spoilt))
     yield Row(
         "paper",
         (
-            "W chosen so that any step makes it better on E",
-            f"{batches / max(1, ordinary):.1f} batches for one that is better",
-            f"{batches / max(1, tuned):.1f}",
-            str(estimate_gain(Efforts.of([(1.0, float(i < ordinary)) for i in range(batches)]),
-                              Efforts.of([(1.0, float(i < tuned)) for i in range(batches)]))),
-            f"{tuned} of {batches} batches improve it, {ordinary} an ordinary W",
+            "W chosen so that nearly any step makes it better on E",
+            f"{ordinary.steps_per_ticket:.1f} batches for one that is better",
+            f"{tuned.steps_per_ticket:.1f}",
+            str(estimate_gain(ordinary, tuned)),
+            f"{tuned.wins.mean():.0%} of batches improve it, {ordinary.wins.mean():.0%} an "
+            "ordinary W",
         ),
     )
     guide = compute_guide(chain, spoilt)
@@ -92,14 +90,14 @@ def spoil(chain: PaperChain, weights: Tensor) -> Tensor:
     return spoilt
 
 
-def count_improving(chain: PaperChain, weights: Tensor, batches: int) -> int:
-    """How many batches at random make W better on E."""
+def improve(chain: PaperChain, weights: Tensor, batches: int) -> Efforts:
+    """Try batches at random; those that make W better on E have won."""
     chooser, before = random.Random(1), chain.count(weights)
-    improving = 0
+    tried = []
     for _ in range(batches):
         chain.update(weights, chooser.sample(range(IMAGES), BATCH_SIZE))
-        improving += chain.count(chain.get_updated()) > before
-    return improving
+        tried.append((1.0, float(chain.count(chain.get_updated()) > before)))
+    return Efforts.of(tried)
 
 
 def count_lucky(chain: PaperChain, weights: Tensor, batch: list[int], seeds: int) -> int:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = 64
 SATURATION = 2.0**14
-NUDGES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+TRIES = 10
+NUDGES = (0.02, 0.05, 0.1, 0.2, 0.3)
 """How far running means are put off, in running standard deviations."""
 
 
@@ -44,7 +45,7 @@ class Prepared:
     after: int
 
 
-def measure(generations: int = 100) -> Iterator[Row]:
+def measure(generations: int = 50) -> Iterator[Row]:
     """The prepared proof at so many generations, and what `walk` says to it."""
     chain, head = PaperChain(), learn_head()
     prepared = prepare(chain, head.weights)
@@ -60,15 +61,15 @@ def measure(generations: int = 100) -> Iterator[Row]:
         costs.append((float(chain.gradients - before), 1.0))
     gain = estimate_gain(2.0**16, Efforts.of(costs))
     cells = (
-        "W with a saturated last layer: the same proof in every generation",
+        "W with a saturated last layer: one proof for every generation",
         f"{2**16:,} at 16 requirements",
         "1, and it is the verifier's",
         str(gain),
         f"{generations} of {generations} valid at {REQUIREMENTS} requirements; E {prepared.before} → "
-        f"{prepared.after} of {size} each time, never better",
+        f"{prepared.after} of {size}; with `anchor` too, once it is in",
     )
     yield Row("paper", cells)
-    yield measure_walk(chain, prepared)
+    yield measure_walk(prepared)
 
 
 def prepare(chain: PaperChain, weights: Tensor) -> Prepared:
@@ -78,7 +79,8 @@ def prepare(chain: PaperChain, weights: Tensor) -> Prepared:
     views["fc.weight"].mul_(SATURATION)
     views["fc.bias"].mul_(SATURATION)
     random = torch.Generator().manual_seed(1)
-    for nudge in NUDGES * 20:
+    best: Prepared | None = None
+    for nudge in NUDGES * TRIES:
         candidate = saturated.clone()
         tensors = chain.task.model.split(candidate)
         for number in (1, 2, 3):
@@ -89,14 +91,14 @@ def prepare(chain: PaperChain, weights: Tensor) -> Prepared:
         if any(chain.update(candidate, batch)):
             continue
         after, before = chain.count(chain.get_updated()), chain.count(candidate)
-        if after > before:
-            return Prepared(candidate, batch, before, after)
-    raise AssertionError("no nudge that a step undoes")
+        if after > before and (best is None or after > best.after):
+            best = Prepared(candidate, batch, before, after)
+    assert best is not None, "no nudge that a step undoes"
+    return best
 
 
-def measure_walk(chain: PaperChain, prepared: Prepared) -> Row:
+def measure_walk(prepared: Prepared) -> Row:
     """The same weights as a claim of `walk`, and a step that moves nothing."""
-    del chain
     task, head = load_digits(), learn_head()
     claim = replace(make_claim(task, head), weights_root=compute_root(prepared.weights))
     verdict, steps = judge(task, head, claim)

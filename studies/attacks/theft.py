@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TRAINED_STEPS = 400
 
 
-def measure(proofs: int = 40) -> Iterator[Row]:
+def measure(proofs: int = 20) -> Iterator[Row]:
     """A thief's claims against `walk`, and against the paper with and without the address in R."""
     task, head = load_digits(), learn_head()
     refused = steps = 0
