@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study fuzz soak clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study attacks fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -84,6 +84,9 @@ soak: $(DEV_STAMP) cometbft ## put a chain under every fault: KILLS=100 MINUTES=
 
 study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/study.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/learning.py
+
+attacks: $(DEV_STAMP) ## attack the rules and the learning, and write docs/security.md anew
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m studies.attacks $(NAMES)
 
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -46,7 +46,7 @@ def measure(walks: int = 200, heads: tuple[int, ...] = (5, 40)) -> Iterator[Row]
         "walk",
         (
             "the last step of each walk for nothing, as if it could be foreseen",
-            f"{steps / (steps - 1):.3f} × 2^d",
+            f"{steps / (steps - 1):.3f} * 2^d",
             "2^d",
             f"{steps / (steps - 1):.3f}, the most there is",
             "a ticket costs a step, whatever is guessed; only the first has none",
@@ -66,9 +66,9 @@ def measure_head(task: Task, head: Head, number: int, walks: int) -> Iterator[Ro
     )
     honest = leave_at(attacked, missing.shape[1])
     best = min(lengths, key=lambda length: leave_at(learnt, length).steps_per_ticket)
-    looks = itertools.product(lengths[:-1], (-1, 0, 1, 2, 4, 8))
     at, most = min(
-        looks, key=lambda rule: leave_if_bad(learnt, *rule, look).steps_per_ticket
+        itertools.product(lengths[:-1], (-1, 0, 1, 2, 4, 8)),
+        key=lambda rule: leave_if_bad(learnt, rule[0], rule[1], look).steps_per_ticket,
     )
     share = float((attacked[:, 1:] <= ALLOWED).mean())
     for name, attack in (
@@ -82,8 +82,8 @@ def measure_head(task: Task, head: Head, number: int, walks: int) -> Iterator[Ro
             "walk",
             (
                 f"generation {number}: {name}",
-                f"{honest.steps_per_ticket:.2f} × 2^d",
-                f"{attack.steps_per_ticket:.2f} × 2^d",
+                f"{honest.steps_per_ticket:.2f} * 2^d",
+                f"{attack.steps_per_ticket:.2f} * 2^d",
                 str(estimate_gain(honest, attack)),
                 f"{share:.0%} of tickets lose no image; a look costs {look:.1f} steps",
             ),

@@ -134,9 +134,6 @@ def run(
     one = Miner(speed) if chance is None else HeadStarter(speed, chance=chance)
     others = Miner(INTERVAL_STEPS - speed)
     race = WithheldRace([one, others], seed=seed, is_held=is_held)
-    wins: list[int] = []
-    for _ in race.run(generations):
-        wins.append(one.wins)
+    wins = [one.wins for _ in race.run(generations)]
     won = np.diff([0, *wins])[: generations - generations % BLOCK].reshape(-1, BLOCK).sum(1)
     return Efforts(np.full(len(won), float(BLOCK)), won.astype(np.float64))
-

@@ -70,7 +70,9 @@ def measure(chains: int = 24) -> Iterator[Row]:
             (
                 shock.name,
                 _describe(before),
-                f"{after[:, :WINDOW].mean():.2f}" if not shock.pause else f"{after[:, 1:WINDOW].mean():.2f}",
+                f"{after[:, :WINDOW].mean():.2f}"
+                if not shock.pause
+                else f"{after[:, 1:WINDOW].mean():.2f}",
                 f"{np.median(worst):.1f}, {worst.max():.1f}",
                 f"{count_recovery(after)}",
                 _describe(late),

@@ -48,6 +48,10 @@ def measure(walks: int = 60) -> Iterator[Row]:
     free = walk_all(task, head, order, 0.0)
     charged = walk_all(task, head, order, CANDIDATES * look)
     chosen = np.mean([kinds[nonce] for nonce in order])
+    note = (
+        f"one of {CANDIDATES} nonces: {chosen / STEPS:.1f} classes a batch for "
+        f"{np.mean(kinds) / STEPS:.1f}"
+    )
     for name, attack in (("look-ups free", free), ("look-ups counted", charged)):
         yield Row(
             "walk",
@@ -56,8 +60,7 @@ def measure(walks: int = 60) -> Iterator[Row]:
                 f"{honest.steps_per_ticket:.1f}",
                 f"{attack.steps_per_ticket:.1f}",
                 str(estimate_gain(honest, attack)),
-                f"one of {CANDIDATES} nonces: {chosen / STEPS:.1f} classes a batch for "
-                f"{np.mean(kinds) / STEPS:.1f}",
+                note,
             ),
         )
 
@@ -67,7 +70,7 @@ def count_kinds(task: Task, head: Head, nonce: int) -> int:
     total = 0
     for t in range(1, STEPS + 1):
         labels = task.train.gather(task.train.draw(head.seed, MINER, nonce, t))[1]
-        total += len(labels.unique())
+        total += len({*labels.tolist()})
     return total
 
 
@@ -77,7 +80,7 @@ def walk_all(task: Task, head: Head, nonces: Sequence[int], before: float) -> Ef
     for nonce in nonces:
         won = [
             np.mean(np.array(ticket.scores) >= BITS * SCORE_UNIT)
-            for ticket in draw_tickets(task, head, nonce, STEPS, DRAWS, 3 * BITS)
+            for ticket in draw_tickets(task, head, nonce, STEPS, draws=DRAWS, kept=3 * BITS)
         ]
         efforts.append((before + STEPS, float(np.sum(won))))
     return Efforts.of(efforts)

@@ -68,17 +68,17 @@ def measure(walks: int = 200, known: int = 24) -> Iterator[Row]:
             f"a cached gradient names the move rightly in {right:.0%}; "
             f"a step's probe is counted as {PROBE_SHARE} of it"
         )
-        cells = (f"{honest:.3f} × 2^d", f"{honest / gain.middle:.3f} × 2^d", str(gain))
+        cells = (f"{honest:.3f} * 2^d", f"{honest / gain.middle:.3f} * 2^d", str(gain))
         yield Row("walk", (name, *cells, note))
     bare, charged = measure_known(task, head, known)
     for name, gain in (
         ("nonces by cached gradients, if R were known before the walk", bare),
         ("the same, with each look-up in the cache counted", charged),
     ):
-        cells = (name, f"{2**KNOWN_BITS}", f"{2**KNOWN_BITS / gain.middle:.0f}", str(gain))
+        cells = (f"{2**KNOWN_BITS}", f"{2**KNOWN_BITS / gain.middle:.0f}", str(gain))
         cache = IMAGES * 9 // 16
         note = f"{KNOWN_BITS} requirements; {cache} steps' worth of cache, once a head, left out"
-        yield Row("rejected", (*cells, note))
+        yield Row("rejected", (name, *cells, note))
 
 
 def measure_walk(task: Task, head: Head, walks: int) -> tuple[float, dict[tuple[int, int], Gain]]:
@@ -103,7 +103,9 @@ def measure_walk(task: Task, head: Head, walks: int) -> tuple[float, dict[tuple[
     for min_steps, bits in CASES:
         lessons = [_weigh_promise(task, head, trial, trust, bits) for trial in learnt]
         least = max(
-            np.quantile(np.concatenate([anyone for anyone, _ in lessons]), np.linspace(0, 0.99, 34)),
+            np.quantile(
+                np.concatenate([anyone for anyone, _ in lessons]), np.linspace(0, 0.99, 34)
+            ),
             key=lambda least: -_attack(lessons, least, min_steps).steps_per_ticket,
         )
         weighed = [_weigh_promise(task, head, trial, trust, bits) for trial in attacked]
@@ -186,20 +188,20 @@ def _attack(
     last one is done; those before it wholly.
     """
     rest = (1 - PROBE_SHARE) + 1
-    return Efforts.of([
-        (
-            min_steps - 2 + PROBE_SHARE + rest * float((anyone >= least).mean()),
-            float((winner >= least).mean()),
-        )
-        for anyone, winner in trials
-    ])
+    return Efforts.of(
+        [
+            (
+                min_steps - 2 + PROBE_SHARE + rest * float((anyone >= least).mean()),
+                float((winner >= least).mean()),
+            )
+            for anyone, winner in trials
+        ]
+    )
 
 
 def measure_known(task: Task, head: Head, targets: int) -> tuple[Gain, Gain]:
     """Gain in steps, and gain with look-ups counted, R being known."""
-    requirements = [
-        list(_take(task, head, target))[:KNOWN_BITS] for target in range(targets)
-    ]
+    requirements = [list(_take(task, head, target))[:KNOWN_BITS] for target in range(targets)]
     columns = sorted({index for each in requirements for index, _ in each})
     place = {index: column for column, index in enumerate(columns)}
     cache = _compute_cache(task, head, columns)
@@ -226,7 +228,8 @@ def measure_known(task: Task, head: Head, targets: int) -> tuple[Gain, Gain]:
         looked.append(seen)
     batch = task.train.gather(task.train.draw(head.seed, MINER, 0, 1))
     (look_up,) = measure_in_steps(
-        lambda: task.bound.update(*batch), lambda: _guess(task, head, cache[:, :KNOWN_BITS], range(64))
+        lambda: task.bound.update(*batch),
+        lambda: _guess(task, head, cache[:, :KNOWN_BITS], range(64)),
     )
     honest = float(2**KNOWN_BITS)
     ones = [1.0] * targets

@@ -75,7 +75,9 @@ class PaperChain:
         self.evaluations += 1
         return count_correct(self.task, weights)
 
-    def verify(self, weights: Tensor, batch: list[int], requirements: list[tuple[int, int]]) -> bool:
+    def verify(
+        self, weights: Tensor, batch: list[int], requirements: list[tuple[int, int]]
+    ) -> bool:
         """Algorithm 2, whole: requirements, then accuracy(W', E) > accuracy(W, E)."""
         assert len(batch) == len({*batch}) == BATCH_SIZE
         if count_met(self.update(weights, batch), requirements) < len(requirements):

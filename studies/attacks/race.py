@@ -61,10 +61,7 @@ class Miner:
     def get_best(self, race: Race) -> tuple[int, int]:
         """(good at, -score) of the ticket that is good first; far away if there is none."""
         return min(
-            (
-                (max(found, race.get_good_ms(score)), -score)
-                for found, score in self.tickets
-            ),
+            ((max(found, race.get_good_ms(score)), -score) for found, score in self.tickets),
             default=(2**62, 0),
         )
 

@@ -1,4 +1,4 @@
-"""The scene of an attack: the digits task, a head that has learnt for a while, and what steps do."""
+"""The scene of attacks: the digits task, a head that has learnt for a while, what steps do."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Ticket:
 
 
 def draw_tickets(
-    task: Task, head: Head, nonce: int, steps: int, draws: int, kept: int
+    task: Task, head: Head, nonce: int, steps: int, *, draws: int, kept: int
 ) -> Iterator[Ticket]:
     """Walk, and score each ticket under so many draws of requirements.
 

@@ -41,15 +41,15 @@ def measure(rounds: int = 80) -> Iterator[Row]:
         chosen.append(walk(task, easy, MINER))
         other.append(walk(task, easy, OTHER))
     any_seed, by_choice, of_others = map(Efforts.of, (honest, chosen, other))
+    beside_any = estimate_gain(any_seed, by_choice)
     yield Row(
         "walk",
         (
             f"seed of the hardest sample among {SEEDS}, which a model may lose least on",
-            f"{any_seed.steps_per_ticket:.2f} × 2^d",
-            f"{by_choice.steps_per_ticket:.2f} × 2^d",
+            f"{any_seed.steps_per_ticket:.2f} * 2^d",
+            f"{by_choice.steps_per_ticket:.2f} * 2^d",
             str(estimate_gain(of_others, by_choice)),
-            f"beside other miners on the same seed: they gain as much (beside any seed: "
-            f"{estimate_gain(any_seed, by_choice)})",
+            f"beside others on that seed, who gain as much (any seed: {beside_any})",
         ),
     )
 
@@ -66,11 +66,8 @@ def count_on_sample(task: Task, head: Head) -> int:
 
 def walk(task: Task, head: Head, address: Address) -> tuple[float, float]:
     """Steps, and how many of them made a model that loses no image of the sample."""
-
     sample = draw_evaluation_sample(task, head.seed)
     correct = count_correct(task, head.weights, sample)
     walked = Walk(task, head, address, 0)
-    good = [
-        count_correct(task, walked.step().weights, sample) >= correct for _ in range(STEPS)
-    ]
+    good = [count_correct(task, walked.step().weights, sample) >= correct for _ in range(STEPS)]
     return float(STEPS), float(np.sum(good[1:]))

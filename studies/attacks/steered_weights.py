@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = 64
 SATURATION = 2.0**14
-TRIES = 10
 NUDGES = (0.02, 0.05, 0.1, 0.2, 0.3)
 """How far running means are put off, in running standard deviations."""
 
@@ -53,26 +52,27 @@ def measure(generations: int = 50) -> Iterator[Row]:
     costs = []
     for generation in range(generations):
         seed = hash_fields("seed", b"steered", generation)
-        required = draw_requirements(
-            seed, MINER, REQUIREMENTS, chain.task.model.weight_count
-        )
+        required = draw_requirements(seed, MINER, REQUIREMENTS, chain.task.model.weight_count)
         before = chain.gradients
         assert chain.verify(prepared.weights, prepared.batch, required)
         costs.append((float(chain.gradients - before), 1.0))
     gain = estimate_gain(2.0**16, Efforts.of(costs))
+    note = (
+        f"{generations} of {generations} valid at {REQUIREMENTS} requirements; E from "
+        f"{prepared.before} to {prepared.after} of {size}; with `anchor` too, once it is in"
+    )
     cells = (
         "W with a saturated last layer: one proof for every generation",
         f"{2**16:,} at 16 requirements",
         "1, and it is the verifier's",
         str(gain),
-        f"{generations} of {generations} valid at {REQUIREMENTS} requirements; E {prepared.before} → "
-        f"{prepared.after} of {size}; with `anchor` too, once it is in",
+        note,
     )
     yield Row("paper", cells)
     yield measure_walk(prepared)
 
 
-def prepare(chain: PaperChain, weights: Tensor) -> Prepared:
+def prepare(chain: PaperChain, weights: Tensor, tries: int = 10) -> Prepared:
     """Saturate learnt weights, and find a nudge of their statistics and a batch that undoes it."""
     saturated = weights.clone()
     views = chain.task.model.split(saturated)
@@ -80,7 +80,7 @@ def prepare(chain: PaperChain, weights: Tensor) -> Prepared:
     views["fc.bias"].mul_(SATURATION)
     random = torch.Generator().manual_seed(1)
     best: Prepared | None = None
-    for nudge in NUDGES * TRIES:
+    for nudge in NUDGES * tries:
         candidate = saturated.clone()
         tensors = chain.task.model.split(candidate)
         for number in (1, 2, 3):
@@ -102,9 +102,7 @@ def measure_walk(prepared: Prepared) -> Row:
     task, head = load_digits(), learn_head()
     claim = replace(make_claim(task, head), weights_root=compute_root(prepared.weights))
     verdict, steps = judge(task, head, claim)
-    requirements = iterate_requirements(
-        head.seed, MINER, 0, 2, bytes(32), task.model.weight_count
-    )
+    requirements = iterate_requirements(head.seed, MINER, 0, 2, bytes(32), task.model.weight_count)
     still = compute_score(requirements, lambda _: 0, bytes(32)) // SCORE_UNIT
     return Row(
         "walk",

@@ -60,7 +60,6 @@ def measure(proofs: int = 20) -> Iterator[Row]:
             f"{2**REQUIREMENTS:,}",
             "0 to the letter",
             "without bound to the letter; else 1",
-            f"{literal} of {proofs} valid to the letter; {bound} where R depends on the address, "
-            "as section 14 has it",
+            f"{literal} of {proofs} valid to the letter; {bound} where R binds the address",
         ),
     )

@@ -85,6 +85,7 @@ def run(case: Case) -> Row:
     interval = sum(each.interval_ms for each in settled) / len(settled) / target_ms
     done = interval * len(settled) * case.interval_steps
     redone = steps / len(settled)
+    share = redone / (interval * case.interval_steps)
     last = generations[-1]
     size = len(chain.task.test) + len(chain.held.test)
     return Row(
@@ -94,7 +95,7 @@ def run(case: Case) -> Row:
             f"{case.interval_steps:,}",
             f"{math.log2(case.interval_steps) + case.first_bits:.1f}",
             f"{steps / done:.1%}",
-            f"{redone:,.0f} steps, {redone / (interval * case.interval_steps):.1%} of a miner's work",
+            f"{redone:,.0f} steps, {share:.1%} of the miner's",
             f"{interval:.2f}",
             f"{(last.correct_gate + last.correct_held) / size:.1%} after {last.number}",
         ),

@@ -48,9 +48,7 @@ class VirtualLedger:
         self._state = Overlay(DictState())
         self._height = 0
         owner = make_key(1).address
-        account = GenesisAccount(
-            address=owner, balance=Amount(10**9), consensus_key=CONSENSUS_KEY
-        )
+        account = GenesisAccount(address=owner, balance=Amount(10**9), consensus_key=CONSENSUS_KEY)
         genesis = Genesis(
             params=self.params, accounts=(account,), ring=((owner, 1),), weights_root=ROOT
         )
