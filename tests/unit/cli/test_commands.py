@@ -141,6 +141,7 @@ def test_missing_home_is_told_with_what_to_do(command: list[str], tmp_path: Path
         ["start", "--log-level", "loud"],
         ["init", "--peers", "a@b:1"],
         ["init", "--rpc-port", "70000"],
+        ["init", "--target-interval", "0.1"],
     ],
 )
 def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
@@ -149,10 +150,11 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
     assert "Usage:" in result.stderr
 
 
-def test_joining_a_chain_takes_none_of_its_parameters(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--preset=digits", "--target-interval=2", "--difficulty=0"])
+def test_joining_a_chain_takes_none_of_its_parameters(option: str, tmp_path: Path) -> None:
     file = tmp_path / "genesis.json"
     file.touch()
-    result = run("init", "--home", tmp_path / "h", "--genesis", file, "--preset", "digits")
+    result = run("init", "--home", tmp_path / "h", "--genesis", file, option)
     assert result.exit_code == 2
     assert "leave out --preset" in result.stderr
 
