@@ -256,6 +256,16 @@ def test_plot_of_a_stopped_node_reads_its_store(
     assert result.exit_code == 0, result.stderr
     assert "figure1.png: 205 generations, mean interval " in result.stdout
     assert (home / "figure1.png").read_bytes().startswith(b"\x89PNG")
+
+    # What is drawn from its data is the same picture.
+    data, again = home / "data.json", home / "again.png"
+    assert run("plot", "--home", home, "--data", data).exit_code == 0
+    assert run("plot", "--from", data, "--output", again).exit_code == 0
+    assert again.read_bytes() == (home / "figure1.png").read_bytes()
+    data.write_text("{}")
+    assert_fault(run("plot", "--from", data, "--output", again), "not what `plot --data` writes")
+    assert run("plot", "--from", data, "--node", "http://127.0.0.1:1").exit_code == 2
+    assert_fault(run("plot", "--home", home, "--data", home / "none" / "d.json"), "cannot write")
     assert_fault(
         run("plot", "--home", home, "--output", home / "none" / "f.png"), "cannot write", "f.png"
     )
