@@ -8,6 +8,7 @@ gradients serve every block (`spoofed_weights`).
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,8 +45,7 @@ _CHUNK = 256
 
 def measure(targets: int = 24, honest: int = 80) -> Iterator[Row]:
     """The honest miner at few requirements, then the two ways to climb at `REQUIREMENTS`."""
-    chain = PaperChain()
-    weights = chain.train(chain.task.initial_weights, TRAINED_STEPS, 1)
+    chain, weights, guide = learn_paper()
     coins = Efforts.of([(search(chain, weights, target), 1.0) for target in range(honest)])
     fair = estimate_gain(float(2**HONEST_REQUIREMENTS), coins)
     yield Row(
@@ -58,7 +58,6 @@ def measure(targets: int = 24, honest: int = 80) -> Iterator[Row]:
             "requirements are met as by fair coins, 2^R gradients",
         ),
     )
-    guide = compute_guide(chain, weights)
     prepared = f"{IMAGES // BATCH_SIZE} steps' worth of image gradients once for W, left out"
     for name, with_guide, count, note in (
         ("batch by climbing", None, targets // 3, "no preparation"),
@@ -81,6 +80,14 @@ def measure(targets: int = 24, honest: int = 80) -> Iterator[Row]:
                 f"{spread}; {note}",
             ),
         )
+
+
+@functools.cache
+def learn_paper() -> tuple[PaperChain, Tensor, Tensor]:
+    """A chain, a W that has learnt for a while, and the guide that belongs to it."""
+    chain = PaperChain()
+    weights = chain.train(chain.task.initial_weights, TRAINED_STEPS, 1)
+    return chain, weights, compute_guide(chain, weights)
 
 
 def _require(chain: PaperChain, target: int, count: int) -> list[tuple[int, int]]:

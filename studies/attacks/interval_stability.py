@@ -54,7 +54,7 @@ SHOCKS = (
 )
 
 
-def measure(chains: int = 24) -> Iterator[Row]:
+def measure(chains: int = 8) -> Iterator[Row]:
     """One row a shock, and the figure."""
     target_ms = load_preset(PRESET).params.difficulty.target_interval_ms
     runs = []

@@ -23,7 +23,7 @@ CANDIDATES = 50
 """Nonces looked at for one that is walked."""
 
 
-def measure(walks: int = 60) -> Iterator[Row]:
+def measure(walks: int = 40) -> Iterator[Row]:
     """Walks of chosen nonces beside walks of any, cut off after `STEPS` steps."""
     task, head = load_digits(), learn_head()
     nonces = range(CANDIDATES * walks)

@@ -46,14 +46,14 @@ PROBE_SHARE = 0.69
 """Of a step, what it takes to have its probe: without the gradients of weights that lie behind the
 first layer. Counted in products, which favours the attacker: small operations are left out."""
 KNOWN_BITS = 10
-NONCES_AT_ONCE = 4_096
+NONCES_AT_ONCE = 2_048
 TRIED_AT_ONCE = 64
 IMAGES = 1_437
 _CHUNK = 256
 _CLASSES = 20
 
 
-def measure(walks: int = 200, known: int = 24) -> Iterator[Row]:
+def measure(walks: int = 200, known: int = 16) -> Iterator[Row]:
     """Rows for both ways of drawing requirements."""
     task, head = load_digits(), learn_head()
     steps = task.params.walk.max_steps

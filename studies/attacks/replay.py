@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from pol_abci.node.presets import load_preset
 from pol_abci.rules.proof import TrueWalk
-from studies.attacks.chosen_batches import REQUIREMENTS, climb, compute_guide
-from studies.attacks.paper_rules import PaperChain
+from studies.attacks.chosen_batches import REQUIREMENTS, climb, learn_paper
 from studies.attacks.report import Row
 from studies.attacks.spoofed_weights import count_lucky
 from studies.attacks.virtual_ledger import VirtualLedger, make_key
@@ -17,15 +16,11 @@ if TYPE_CHECKING:
 
     from pol_abci.rules.block import BlockOutcome
 
-TRAINED_STEPS = 400
-
 
 def measure(proofs: int = 5, seeds: int = 1_000) -> Iterator[Row]:
     """Refusals of `walk` by the rules themselves, and the paper's odds."""
     yield Row("walk", ("the same proof again", "—", "—", "0", "; ".join(replay_everywhere())))
-    chain = PaperChain()
-    weights = chain.train(chain.task.initial_weights, TRAINED_STEPS, 1)
-    guide = compute_guide(chain, weights)
+    chain, weights, guide = learn_paper()
     lucky = 0
     for target in range(proofs):
         batch = climb(chain, weights, target, guide).batch

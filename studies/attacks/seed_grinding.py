@@ -30,7 +30,7 @@ SEEDS = 16
 STEPS = 12
 
 
-def measure(rounds: int = 80) -> Iterator[Row]:
+def measure(rounds: int = 60) -> Iterator[Row]:
     """Tickets that may become the head, for seeds chosen by their sample and for any seeds."""
     task, head = load_digits(), learn_head()
     honest, chosen, other = [], [], []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pol_abci.learning.weights import compute_root
 from pol_abci.rules.seed import hash_fields
-from studies.attacks.chosen_batches import climb, compute_guide
+from studies.attacks.chosen_batches import climb, compute_guide, learn_paper
 from studies.attacks.claims import judge, make_claim
 from studies.attacks.gains import Efforts, estimate_gain
 from studies.attacks.paper_rules import BATCH_SIZE, IMAGES, PaperChain, count_met, draw_requirements
@@ -26,15 +26,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REQUIREMENTS = 16
-TRAINED_STEPS = 400
 SPOILT = 0.5
 """Of the running means: what a W that is to be improved keeps."""
 
 
-def measure(generations: int = 15, batches: int = 100) -> Iterator[Row]:
+def measure(generations: int = 6, batches: int = 100) -> Iterator[Row]:
     """Frozen W under the strict rule, W spoilt for E, and what `walk` says to either."""
-    chain = PaperChain()
-    weights = chain.train(chain.task.initial_weights, TRAINED_STEPS, 1)
+    chain, weights, _ = learn_paper()
     spoilt = spoil(chain, weights)
     ordinary, tuned = (improve(chain, each, batches) for each in (weights, spoilt))
     yield Row(

@@ -6,19 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pol_abci.rules.seed import hash_fields
-from studies.attacks.chosen_batches import REQUIREMENTS, climb, compute_guide
+from studies.attacks.chosen_batches import REQUIREMENTS, climb, learn_paper
 from studies.attacks.claims import judge, make_claim
-from studies.attacks.paper_rules import PaperChain, count_met, draw_requirements
+from studies.attacks.paper_rules import count_met, draw_requirements
 from studies.attacks.report import Row
 from studies.attacks.scene import MINER, OTHER, learn_head, load_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TRAINED_STEPS = 400
 
-
-def measure(proofs: int = 20) -> Iterator[Row]:
+def measure(proofs: int = 10) -> Iterator[Row]:
     """A thief's claims against `walk`, and against the paper with and without the address in R."""
     task, head = load_digits(), learn_head()
     refused = steps = 0
@@ -38,9 +36,7 @@ def measure(proofs: int = 20) -> Iterator[Row]:
             f"{refused} of {proofs} refused as false, after {steps / proofs:.0f} step each",
         ),
     )
-    chain = PaperChain()
-    weights = chain.train(chain.task.initial_weights, TRAINED_STEPS, 1)
-    guide = compute_guide(chain, weights)
+    chain, weights, guide = learn_paper()
     literal = bound = 0
     for target in range(proofs):
         climb(chain, weights, target, guide)

@@ -45,7 +45,7 @@ class Case:
 
 
 USEFUL = Case(
-    "preset `useful`, blocks at once", 1_900, 64, 896, 1_024, first_bits=-0.8, generations=8
+    "preset `useful`, blocks at once", 1_900, 64, 896, 1_024, first_bits=-0.8, generations=5
 )
 CASES = (
     Case("preset `digits`", generations=40),
