@@ -33,7 +33,7 @@ ALLOWED = 0
 """Images that a ticket may lose: none before a target interval has passed."""
 
 
-def measure(walks: int = 160, heads: tuple[int, ...] = (5, 30)) -> Iterator[Row]:
+def measure(walks: int = 120, heads: tuple[int, ...] = (5, 30)) -> Iterator[Row]:
     """One row for each way to leave, over heads of a young and of an old chain."""
     chain = VirtualChain(load_preset("digits").params, "early-abandon", INTERVAL_STEPS)
     number = 0
