@@ -16,7 +16,8 @@ from torch import nn
 
 from benchmarks.figures import Figure, main
 from pol_abci.learning.datasets import load_dataset
-from pol_abci.learning.models import BoundModel, Model, build_model
+from pol_abci.learning.graph import BoundModel, Model
+from pol_abci.learning.models import build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.params import Address, ArithmeticParams, Augmentation
 

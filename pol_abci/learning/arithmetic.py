@@ -193,12 +193,10 @@ class TreeSum:
     then halves until one is left.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.buffer = torch.empty(shape, dtype=dtype, device=device)
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer = buffer
         self._halvings = []
-        rows = shape[0]
+        rows = buffer.shape[0]
         while rows > 1:
             half = 1 << ((rows - 1).bit_length() - 1)
             self._halvings.append((self.buffer[: rows - half], self.buffer[half:rows]))
@@ -226,7 +224,7 @@ class SoftmaxGradient:
     """Gradient of the mean cross-entropy with respect to logits [N, C], computed in float64."""
 
     def __init__(self, batch_size: int, classes: int, device: torch.device) -> None:
-        self._sum = TreeSum((classes, batch_size), device, torch.float64)
+        self._sum = TreeSum(torch.empty(classes, batch_size, dtype=torch.float64, device=device))
         self._one_hot = torch.eye(classes, dtype=torch.float64, device=device)
         self._batch_size = torch.tensor([float(batch_size)], dtype=torch.float64, device=device)
 

@@ -12,7 +12,8 @@ from pol_abci.learning.convolution import Conv2d
 from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
 from pol_abci.learning.layers import BatchNorm, Linear
 from pol_abci.learning.machine import check_machine, open_device
-from pol_abci.learning.models import BoundModel, Model, build_model
+from pol_abci.learning.graph import BoundModel, Model
+from pol_abci.learning.models import build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.params import ARITHMETIC_VERSION

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pol_abci.learning.arithmetic import InvalidStep
-from pol_abci.learning.models import BoundModel, Model, build_model
+from pol_abci.learning.graph import BoundModel, Model
+from pol_abci.learning.models import build_model
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
 
