@@ -1,4 +1,4 @@
-"""A model as a graph of layers, and the one bound to a batch size that trains.
+"""A model as a graph of layers: its tensors, its first weights and its evaluation.
 
 Weights are one flat float32 tensor in canonical order (protocol section 1); the tensors of a model
 are views of it. Value 0 of a graph is the images; node i makes value i + 1, the last one the
@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pol_abci.learning.arithmetic import SoftmaxGradient, compute_magnitude
-from pol_abci.learning.layer import Binding, Evaluation, Layer, TensorSpec
-from pol_abci.learning.layers import MOMENTUM, BatchNorm, Linear
-from pol_abci.learning.workspace import Workspace
+from pol_abci.learning.layer import Evaluation
+from pol_abci.learning.layers import BatchNorm, Linear
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.seed import Stream, hash_fields
 
@@ -27,8 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pol_abci.learning.layer import BoundLayer, Shape
-    from pol_abci.rules.params import ArithmeticParams
+    from pol_abci.learning.layer import Layer, Shape, TensorSpec
 
 _DRAW_BYTES = 3
 
@@ -96,10 +93,10 @@ class Model:
         specs = {spec.name: spec for layer in self.layers for spec in layer.tensors}
         self.tensors: tuple[TensorSpec, ...] = tuple(specs[name] for name in order or specs)
         assert len(self.tensors) == len(specs) == len({spec.name for spec in self.tensors})
-        assert all(_find_readers(self.nodes)[:-1]), "a value is made that nobody reads"
+        assert all(find_readers(self.nodes)[:-1]), "a value is made that nobody reads"
         self._is_drawn_by_graph = is_drawn_by_graph
-        self._first = self._find_first()
-        self._plan = _plan_forward(self.nodes)
+        self.first = self._find_first()
+        self.plan = _plan_forward(self.nodes)
 
     @classmethod
     def chain(cls, layers: Sequence[Layer]) -> Model:
@@ -111,7 +108,7 @@ class Model:
 
         Its tensor is the first of the model, and the gradient of it the last that a step makes.
         """
-        readers = _find_readers(self.nodes)
+        readers = find_readers(self.nodes)
         value = 0
         while len(readers[value]) == 1:
             index = readers[value][0]
@@ -195,7 +192,7 @@ class Model:
         """Logits [N, C] of images [N, H, W, C] in evaluation mode; bool [N], which are valid."""
         evaluation = Evaluation(self.split(flat), bits, images.device)
         values: list[Tensor | None] = [images]
-        for node, step in zip(self.nodes, self._plan, strict=True):
+        for node, step in zip(self.nodes, self.plan, strict=True):
             inputs = values[step.source]
             assert inputs is not None
             if step.copies:
@@ -214,10 +211,6 @@ class Model:
         assert logits is not None
         return logits, evaluation.is_valid
 
-    def bind(self, binding: Binding) -> _BoundGraph:
-        """The graph that trains."""
-        return _BoundGraph(self.nodes, self._plan, self._first, binding)
-
 
 def _draw_weights(chain_seed: bytes, name: str, bound: float, shape: Shape) -> Tensor:
     """Uniform weights below `bound` in magnitude, from a raw stream; protocol section 2."""
@@ -229,7 +222,7 @@ def _draw_weights(chain_seed: bytes, name: str, bound: float, shape: Shape) -> T
     return torch.from_numpy((centred * bound).astype(np.float32)).view(shape)
 
 
-def _find_readers(nodes: Sequence[Node | Add]) -> list[list[int]]:
+def find_readers(nodes: Sequence[Node | Add]) -> list[list[int]]:
     """For each value the nodes that read it, in forward order; twice where one does so twice."""
     readers: list[list[int]] = [[] for _ in range(len(nodes) + 1)]
     for index, node in enumerate(nodes):
@@ -239,7 +232,7 @@ def _find_readers(nodes: Sequence[Node | Add]) -> list[list[int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class ForwardStep:
     """How a node reads: `source` is a value that it may destroy, after copying it if `copies`.
 
     `other` is the second one of a sum, else the same. After it nobody reads `last_reads`.
@@ -251,9 +244,9 @@ class _Step:
     last_reads: tuple[int, ...]
 
 
-def _plan_forward(nodes: Sequence[Node | Add]) -> tuple[_Step, ...]:
-    """What each node may overwrite: memory that no other node reads, now or in its backward pass."""
-    readers = _find_readers(nodes)
+def _plan_forward(nodes: Sequence[Node | Add]) -> tuple[ForwardStep, ...]:
+    """What each node may overwrite: memory that nobody else reads, now or in a backward pass."""
+    readers = find_readers(nodes)
     # Values at one memory are known by the first of them; views read nothing.
     memory = list(range(len(nodes) + 1))
     reads = [0] * (len(nodes) + 1)
@@ -280,163 +273,5 @@ def _plan_forward(nodes: Sequence[Node | Add]) -> tuple[_Step, ...]:
             copies = not is_free(source)
         else:
             copies = node.layer.memory.overwrites_inputs and not is_free(source)
-        steps.append(_Step(source, other, copies, tuple(sorted(last_reads))))
+        steps.append(ForwardStep(source, other, copies, tuple(sorted(last_reads))))
     return tuple(steps)
-
-
-@dataclass(slots=True)
-class _Memory:
-    """Memory of a gradient while the backward pass is planned: how many will still read it."""
-
-    readers: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _BackwardStep:
-    """One node of the backward pass, and how its outputs' gradient comes about.
-
-    `terms` are the readers of its value in forward order, as (node, …); their gradients are added
-    into the memory of the first, or into a copy of it if `copies`.
-    """
-
-    index: int
-    terms: tuple[int, ...]
-    buffer: Tensor | None
-
-
-class _BoundGraph:
-    """Forward and backward pass of a graph at a batch size."""
-
-    def __init__(
-        self,
-        nodes: Sequence[Node | Add],
-        plan: Sequence[_Step],
-        first: int,
-        binding: Binding,
-    ) -> None:
-        self._nodes, self._plan, self._first = nodes, plan, first
-        self._layers: list[BoundLayer | None] = [
-            node.layer.bind(binding, is_first=index == first) if isinstance(node, Node) else None
-            for index, node in enumerate(nodes)
-        ]
-        shapes = [node.shape for node in nodes]
-        workspace, size = binding.workspace, binding.batch_size
-        self._copies = [
-            workspace.get(None, (size, *shape), torch.float32) if step.copies else None
-            for shape, step in zip(shapes, plan, strict=True)
-        ]
-        self._backward = self._plan_backward(binding)
-
-    def _plan_backward(self, binding: Binding) -> list[_BackwardStep]:
-        """Walk the backward pass once without numbers, to see which memory may be overwritten."""
-        readers = _find_readers(self._nodes)
-        gradients: list[_Memory | None] = [None] * len(self._nodes)  # of what each node read
-        steps = []
-        for index in range(len(self._nodes) - 1, self._first - 1, -1):
-            node, terms = self._nodes[index], tuple(readers[index + 1])
-            memories = [gradients[reader] for reader in terms] or [_Memory()]
-            memory = memories[0]
-            assert memory is not None
-            overwrites = isinstance(node, Node) and node.layer.memory.overwrites_gradient
-            needs_own = (len(terms) > 1 or overwrites) and memory.readers > 1
-            buffer = None
-            for read in memories:
-                assert read is not None
-                read.readers -= 1
-            if needs_own:
-                shape = (binding.batch_size, *node.shape)
-                buffer = binding.workspace.get(None, shape, torch.float32)
-                memory = _Memory(0)
-            if isinstance(node, Add):
-                memory.readers += 2
-            elif overwrites or node.layer.memory.is_view:
-                memory.readers += 1
-            else:
-                memory = _Memory()
-            gradients[index] = memory
-            steps.append(_BackwardStep(index, terms, buffer))
-        return steps
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, C]."""
-        values = [images]
-        for layer, step, copy in zip(self._layers, self._plan, self._copies, strict=True):
-            inputs = values[step.source]
-            if copy is not None:
-                inputs = copy.copy_(inputs)
-            if layer is None:
-                values.append(inputs.add_(values[step.other]))
-            else:
-                values.append(layer.forward(inputs))
-        return values[-1]
-
-    def backward(self, gradient: Tensor) -> None:
-        """Write the gradients of all weights, from that of the logits."""
-        gradients: list[Tensor | None] = [None] * len(self._nodes)
-        for step in self._backward:
-            total = gradients[step.terms[0]] if step.terms else gradient
-            assert total is not None
-            if step.buffer is not None:
-                total = step.buffer.copy_(total)
-            for reader in step.terms[1:]:
-                term = gradients[reader]
-                assert term is not None
-                total.add_(term)
-            layer = self._layers[step.index]
-            gradients[step.index] = total if layer is None else layer.backward(total)
-
-
-class BoundModel:
-    """A model at a batch size, with its weights: `update` is the paper's update(W, B).
-
-    `weights` and `previous` (those before the last update) are flat; they are overwritten by the
-    next update. `loads` counts the times that `load` has set other weights.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        batch_size: int,
-        learning_rate: float,
-        arithmetic: ArithmeticParams,
-        device: torch.device,
-    ) -> None:
-        self.loads = 0
-        self.weights = torch.zeros(model.size, device=device)
-        self.previous = torch.zeros(model.size, device=device)
-        self._gradients = torch.zeros(model.size, device=device)
-        self._rates = torch.full((model.size,), MOMENTUM)
-        self._rates[torch.from_numpy(model.learnable_positions)] = learning_rate
-        self._rates = self._rates.to(device)
-        self._graph = model.bind(
-            Binding(
-                weights=model.split(self.weights),
-                gradients=model.split(self._gradients),
-                batch_size=batch_size,
-                arithmetic=arithmetic,
-                device=device,
-                workspace=Workspace(device),
-            )
-        )
-        self._loss = SoftmaxGradient(batch_size, model.classes, device)
-
-    def load(self, weights: Tensor) -> int:
-        """Set the weights to a copy of flat `weights`; returns the number of this load."""
-        self.weights.copy_(weights)
-        self.loads += 1
-        return self.loads
-
-    @torch.inference_mode()
-    def update(self, images: Tensor, labels: Tensor) -> None:
-        """One step on images [S, H, W, C] and labels int64 [S]; protocol section 3.
-
-        Raises
-        ------
-        InvalidStep
-            When a value is not finite or reaches 2^60; the weights are then of no use.
-        """
-        self._graph.backward(self._loss.compute(self._graph.forward(images), labels))
-        self.previous.copy_(self.weights)
-        # Two roundings: the product, then the difference. Running statistics go the same way.
-        self.weights.sub_(self._gradients.mul_(self._rates))
-        compute_magnitude(self.weights)

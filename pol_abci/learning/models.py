@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from functools import partial
 from typing import TYPE_CHECKING
+
+import torch
 
 from pol_abci.learning.convolution import Conv2d
 from pol_abci.learning.graph import Model
@@ -13,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pol_abci.learning.layer import Layer, Shape
+
+MODULE_PREFIX = "module:"
+"""An architecture that begins so is a module of the chain's own code."""
 
 
 def _build_cnn(channels: tuple[int, ...], input_shape: Shape, classes: int) -> Model:
@@ -35,7 +42,53 @@ def _build_cnn(channels: tuple[int, ...], input_shape: Shape, classes: int) -> M
     return Model.chain(layers)
 
 
-_ARCHITECTURES: dict[str, Callable[[tuple[int, ...], Shape, int], Model]] = {"cnn": _build_cnn}
+def _build_from_torchvision(
+    name: str, channels: tuple[int, ...], input_shape: Shape, classes: int
+) -> Model:
+    """A model of torchvision, with as many outputs as there are classes."""
+    # Imported here: they take memory and a second, which small models need not spend.
+    from torchvision import models  # noqa: PLC0415
+
+    from pol_abci.learning.converter import convert  # noqa: PLC0415 (as above)
+
+    _refuse_channels(name, channels)
+    with torch.device("meta"):  # no values: a chain draws its own
+        module = models.get_model(name, weights=None, num_classes=classes)
+    return convert(module, input_shape)
+
+
+def _build_from_module(
+    architecture: str, channels: tuple[int, ...], input_shape: Shape, classes: int
+) -> Model:
+    """A module of somebody's own, made by calling what `module:PACKAGE.MODULE:NAME` names."""
+    from pol_abci.learning.converter import convert  # noqa: PLC0415 (as above)
+
+    _refuse_channels(architecture, channels)
+    place, _, name = architecture.removeprefix(MODULE_PREFIX).partition(":")
+    try:
+        factory = getattr(importlib.import_module(place), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise GenesisError(
+            f'architecture "{architecture}" is not here ({error}): install the code of '
+            "this chain, or put the folder that has it on PYTHONPATH"
+        ) from error
+    with torch.device("meta"):
+        module = factory(num_classes=classes)
+    if not isinstance(module, torch.nn.Module):
+        raise GenesisError(f'architecture "{architecture}" makes no torch.nn.Module')
+    return convert(module, input_shape, is_drawn_by_graph=True)
+
+
+def _refuse_channels(architecture: str, channels: tuple[int, ...]) -> None:
+    if channels:
+        raise GenesisError(f'architecture "{architecture}" takes no channels, not {channels}')
+
+
+_ARCHITECTURES: dict[str, Callable[[tuple[int, ...], Shape, int], Model]] = {
+    "cnn": _build_cnn,
+    "resnet18": partial(_build_from_torchvision, "resnet18"),
+    "resnet34": partial(_build_from_torchvision, "resnet34"),
+}
 
 
 def build_model(
@@ -48,7 +101,12 @@ def build_model(
     GenesisError
         For a name that the registry lacks, or arguments that it cannot take.
     """
+    if architecture.startswith(MODULE_PREFIX):
+        return _build_from_module(architecture, channels, input_shape, classes)
     if architecture not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
-        raise GenesisError(f'no architecture "{architecture}": this version has {known}')
+        raise GenesisError(
+            f'no architecture "{architecture}": this version has {known}, and your own as '
+            f"{MODULE_PREFIX}PACKAGE.MODULE:NAME"
+        )
     return _ARCHITECTURES[architecture](channels, input_shape, classes)

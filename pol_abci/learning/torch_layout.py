@@ -17,9 +17,9 @@ from pol_abci.learning.layers import BatchNorm, Linear
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.convolution import Axis
-    from pol_abci.learning.layer import Shape
+    from pol_abci.learning.axis import Axis
     from pol_abci.learning.graph import Model
+    from pol_abci.learning.layer import Shape
 
 
 def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:

@@ -37,4 +37,4 @@ class Workspace:
             # In place: tensors that lie there already move with it.
             storage.resize_(size)
         strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-        return empty.set_(storage, 0, shape, strides)  # type: ignore[call-overload]  # torch's stub lacks this form
+        return empty.set_(storage, 0, shape, strides)

@@ -48,8 +48,7 @@ def make(*shape: int, seed: int, scale: float = 1.0) -> reference.Floats:
 def make_convolution(
     shape: tuple[int, int, int], filters: int, kernel: int, stride: int, padding: int
 ) -> Conv2d:
-    square = ((side, side) for side in (kernel, stride, padding))
-    return Conv2d("conv", shape, filters, *square)
+    return Conv2d("conv", shape, filters, (kernel, kernel), (stride, stride), (padding, padding))
 
 
 CONVOLUTIONS = {
