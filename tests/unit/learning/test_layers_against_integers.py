@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
 
 from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.layer import Binding, Evaluation
+from pol_abci.learning.layer import Evaluation
 from pol_abci.learning.layers import BatchNorm, Linear, ReLU
-from pol_abci.learning.workspace import Workspace
-from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
-
-if TYPE_CHECKING:
-    from pol_abci.learning.layer import BoundLayer, Layer
-
-CPU = torch.device("cpu")
-
-
-def bind(
-    layer: Layer,
-    weights: dict[str, reference.Floats],
-    batch: int,
-    bits: tuple[int, int] = (16, 8),
-    *,
-    is_first: bool = False,
-) -> tuple[BoundLayer, dict[str, torch.Tensor]]:
-    gradients = {name: torch.zeros(value.shape) for name, value in weights.items()}
-    binding = Binding(
-        weights={name: torch.from_numpy(value.copy()) for name, value in weights.items()},
-        gradients=gradients,
-        batch_size=batch,
-        arithmetic=ArithmeticParams(version=1, forward_bits=bits[0], backward_bits=bits[1]),
-        device=CPU,
-        workspace=Workspace(CPU),
-    )
-    return layer.bind(binding, is_first=is_first), gradients
-
-
-def make(*shape: int, seed: int, scale: float = 1.0) -> reference.Floats:
-    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+from tests.unit.learning.bind_layer import CPU, bind, make
 
 
 def make_convolution(
@@ -158,6 +126,32 @@ def test_cancelling_products_beyond_float32_leave_the_exact_rest() -> None:
     )
     evaluated = layer.evaluate(torch.from_numpy(inputs), evaluation)
     assert evaluated.tolist() == [[0.0, 0.0], [-(value**2)] * 2]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((5, 3), (2, 1), (2, 1)), ((1, 4), (1, 3), (0, 0)), ((2, 2), (3, 3), (0, 1))],
+)
+@pytest.mark.parametrize("bits", [(16, 8), (8, 8)])
+def test_convolution_of_any_window_with_a_bias_is_the_definition(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    bits: tuple[int, int],
+) -> None:
+    layer = Conv2d("conv", (7, 6, 3), 4, kernel, stride, padding, has_bias=True)
+    definition = reference.ReferenceConv(7, 6, kernel, stride, padding)
+    weights, bias = make(layer.products, 4, seed=1), make(4, seed=2)
+    bound, gradients = bind(layer, {"conv.weight": weights, "conv.bias": bias}, 2, bits)
+    inputs, gradient = make(2, 7, 6, 3, seed=3), make(2, *layer.output_shape, seed=4)
+    outputs = bound.forward(torch.from_numpy(inputs.copy())).numpy()
+    np.testing.assert_array_equal(outputs, definition.forward(inputs, weights, bits[0]) + bias)
+    to_inputs = bound.backward(torch.from_numpy(gradient.copy())).numpy()
+    to_weights, expected = definition.backward(inputs, weights, gradient, bits[1])
+    np.testing.assert_array_equal(to_inputs, expected)
+    np.testing.assert_array_equal(gradients["conv.weight"].numpy(), to_weights)
+    quantised = reference.to_floats(*reference.quantise(gradient, bits[1])).reshape(-1, 4)
+    np.testing.assert_array_equal(gradients["conv.bias"].numpy(), reference.sum_tree(quantised))
 
 
 def test_a_first_convolution_gives_its_weights_gradient() -> None:
