@@ -20,8 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pol_abci.cache_folder import get_cache_folder
 from pol_abci.learning.golden import read_golden_walk
-from pol_abci.node.binary import get_cache_folder
 
 ROOT = Path(__file__).parents[2]
 OTHER_TORCH = "2.11.0"  # the oldest whose CUDA is that of the newest: import torch loads all of it
