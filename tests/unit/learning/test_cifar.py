@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from pol_abci.learning.datasets import (
 from pol_abci.learning.datasets.cifar import DatasetNotFetched, fetch_cifar10
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,6 +52,24 @@ def write_image_folder(folder: Path) -> dict[str, NDArray[np.uint8]]:
     return pixels
 
 
+class Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 wrote its strings, which the original files are full of."""
+
+    dispatch: ClassVar[Any] = pickle._Pickler.dispatch.copy()
+    write: Callable[[bytes], None]
+
+    def save_string(self, value: bytes) -> None:
+        self.write(pickle.BINSTRING + len(value).to_bytes(4, "little") + value)
+
+    dispatch[bytes] = save_string
+
+
+def dump(content: object) -> bytes:
+    stream = io.BytesIO()
+    Python2Pickler(stream, protocol=2).dump(content)
+    return stream.getvalue()
+
+
 def write_batches(folder: Path) -> tuple[NDArray[np.uint8], list[int]]:
     """Six batches of three images, pickled as the originals are."""
     folder.mkdir(parents=True)
@@ -59,7 +79,7 @@ def write_batches(folder: Path) -> tuple[NDArray[np.uint8], list[int]]:
     for number, name in enumerate(names):
         part = slice(3 * number, 3 * number + 3)
         content = {b"data": rows[part], b"labels": labels[part], b"batch_label": name.encode()}
-        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+        (folder / name).write_bytes(dump(content))
     return images, labels
 
 
@@ -139,9 +159,9 @@ def test_a_test_set_of_1000_takes_the_first_of_each_class(
     write_batches(tmp_path / "cifar-10-batches-py")
     monkeypatch.setattr(cifar, "_IMAGES_A_CLASS_OF_TEST1000", 1)
     batch = tmp_path / "cifar-10-batches-py" / "test_batch"
-    content = pickle.loads(batch.read_bytes())  # noqa: S301 - written above
+    content = pickle.loads(batch.read_bytes(), encoding="bytes")  # noqa: S301 - written above
     content[b"labels"] = [4, 1, 4]
-    batch.write_bytes(pickle.dumps(content, protocol=2))
+    batch.write_bytes(dump(content))
     train, test = load_dataset("cifar10-test1000", tmp_path)
     whole_train, whole = load_dataset("cifar10", tmp_path)
     assert test.labels.tolist() == [4, 1]
@@ -157,8 +177,8 @@ def test_a_batch_that_would_run_code_is_refused(tmp_path: Path) -> None:
         load_dataset("cifar10", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x02}.", pickle.dumps([1]), pickle.dumps(
-    {b"data": np.zeros((1, 5), np.uint8), b"labels": [0]}), pickle.dumps(
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}.", dump([1]), dump(
+    {b"data": np.zeros((1, 5), np.uint8), b"labels": [0]}), dump(
     {b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]})])  # fmt: skip
 def test_a_damaged_batch_is_told_by_name(tmp_path: Path, content: bytes) -> None:
     write_batches(tmp_path / "cifar-10-batches-py")
