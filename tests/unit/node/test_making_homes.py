@@ -168,7 +168,7 @@ def test_a_home_is_never_overwritten(home: Home, make: Callable[..., Home]) -> N
     [
         ({"chain_id": "has space"}, "chain id 'has space' is not 1 to 50 letters"),
         ({"chain_id": "x" * 51}, "is not 1 to 50 letters"),
-        ({"preset": "mnist"}, "no preset 'mnist'; there is: digits"),
+        ({"preset": "mnist"}, "no preset 'mnist'; there is: cifar10, digits"),
         ({"rpc_port": 0}, "--rpc-port 0: ports are between 1 and 65535"),
         ({"rpc_port": 26656}, "both 26656; choose two ports"),
         ({"difficulty_bits": 5000.0}, "between 0 and 4096 bits"),
