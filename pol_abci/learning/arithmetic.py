@@ -175,6 +175,19 @@ class Contraction:
             total += torch.mm(left[:, start : start + size], right[start : start + size])
         return out.copy_(total)
 
+    def add_product(self, left: Tensor, right: Tensor, total: Tensor) -> None:
+        """Add the exact left [M, K] @ right [K, O] to `total` [M, O] float64.
+
+        Exact as long as all products of a sum, of this call and of those before it, are no more
+        than `max_products`.
+        """
+        if not self._block:
+            total.addmm_(left, right)
+            return
+        for start in range(0, left.shape[1], self._block):
+            part = slice(start, start + self._block)
+            total.add_(torch.mm(left[:, part], right[part]))
+
 
 def compute_inverse_root(values: Tensor, one: Tensor) -> Tensor:
     """RN32(1 / RN32(sqrt(values))) of float32 values; `one` is a tensor of 1.0.

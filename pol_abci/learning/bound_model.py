@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pol_abci.rules.params import ArithmeticParams
 
 
+_PART_VALUES = 2**17
+"""Three parts of so many values fit what cores have of second-level cache."""
+
+
 @dataclass(slots=True)
 class _Memory:
     """Memory of a gradient while the backward pass is planned: how many will still read it."""
@@ -133,9 +137,17 @@ class BoundModel:
         self.weights = torch.zeros(model.size, device=device)
         self.previous = torch.zeros(model.size, device=device)
         self._gradients = torch.zeros(model.size, device=device)
-        self._rates = torch.full((model.size,), MOMENTUM)
-        self._rates[torch.from_numpy(model.learnable_positions)] = learning_rate
-        self._rates = self._rates.to(device)
+        self._rate = learning_rate
+        is_statistic = torch.ones(model.size, dtype=torch.bool)
+        is_statistic[torch.from_numpy(model.learnable_positions)] = False
+        self._statistics = is_statistic.nonzero().flatten().to(device)
+        self._parts = [
+            tuple(
+                flat[start : start + _PART_VALUES]
+                for flat in (self.weights, self.previous, self._gradients)
+            )
+            for start in range(0, model.size, _PART_VALUES)
+        ]
         self._graph = _BoundGraph(
             model,
             Binding(
@@ -165,7 +177,14 @@ class BoundModel:
             When a value is not finite or reaches 2^60; the weights are then of no use.
         """
         self._graph.backward(self._loss.compute(self._graph.forward(images), labels))
-        self.previous.copy_(self.weights)
-        # Two roundings: the product, then the difference. Running statistics go the same way.
-        self.weights.sub_(self._gradients.mul_(self._rates))
-        compute_magnitude(self.weights)
+        # Two roundings: the product, then the difference. Running statistics go by their momentum.
+        statistics = self.weights[self._statistics]
+        moves = self._gradients[self._statistics].mul_(MOMENTUM)
+        self.weights[self._statistics] = torch.sub(statistics, moves)
+        self._gradients[self._statistics] = 0.0
+        # Part by part, so that each is read from memory once.
+        for weights, previous, gradients in self._parts:
+            previous.copy_(weights)
+            weights.sub_(gradients.mul_(self._rate))
+            compute_magnitude(weights)
+        self.previous[self._statistics] = statistics

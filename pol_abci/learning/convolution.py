@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, Shape
     from pol_abci.learning.workspace import Workspace
 
+# A tile's matrix of float64 fits what cores have of second-level cache.
+_TILE_VALUES = 3 * 2**16
 # Narrower inputs make im2col copy runs of a few numbers; with columns first the runs are rows.
 _MIN_CHANNELS_OF_ROW_MAJOR_COLUMNS = 8
 
@@ -55,6 +57,12 @@ class Conv2d:
         return self.rows.taps * self.columns.taps * self.input_shape[2]
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether each output sees one input, the one at its own place."""
+        shape = (self.rows.output, self.columns.output)
+        return self.rows.taps * self.columns.taps == 1 and shape == self.input_shape[:2]
+
+    @property
     def tensors(self) -> tuple[TensorSpec, ...]:
         """The weight [products, filters], and the bias [filters] where there is one."""
         weight = TensorSpec(f"{self.name}.weight", (self.products, self.filters), True)
@@ -73,15 +81,17 @@ class Conv2d:
     def evaluate(self, inputs: Tensor, evaluation: Evaluation) -> Tensor:
         """[N, H, W, C] to [N, H', W', filters]."""
         quantised, exponent = evaluation.quantise(inputs)
-        im2col = Im2col(
-            self, inputs.shape[0], evaluation.contraction.dtype, evaluation.workspace, "evaluated"
-        )
-        im2col.clear()
+        size, dtype = inputs.shape[0], evaluation.contraction.dtype
+        im2col = Im2col(self, size, dtype, evaluation.workspace, "padded")
         im2col.inside.copy_(quantised)
-        outputs = evaluation.contract(im2col.fill(), exponent, f"{self.name}.weight")
+        outputs = evaluation.workspace.get(None, (size, *self.output_shape), torch.float32)
+        matrix = outputs.view(-1, self.filters)
+        for tile in im2col.tiles:
+            rows = tile.fill()
+            evaluation.contract(rows, exponent, f"{self.name}.weight", matrix[tile.rows])
         if self.has_bias:
             outputs.add_(evaluation.weights[f"{self.name}.bias"])
-        return outputs.view(inputs.shape[0], *self.output_shape)
+        return outputs
 
     def describe(self) -> str:
         """`convolution`, name, filters, kernel, stride, padding, whether there is a bias."""
@@ -90,10 +100,10 @@ class Conv2d:
 
 
 class Im2col:
-    """Padded inputs of a convolution, and the matrix [R, K] of what each output sees.
+    """Padded inputs of a convolution, and by tile the matrix [R, K] of what each output sees.
 
-    `padded` names the memory of the inputs, which others may use between two calls of `fill`; with
-    None it is this object's own, and stays clear around them.
+    A tile is some of the images: as many as keep its matrix in a core's cache. `padded` names the
+    memory of the inputs, which is shared; with None it is this object's own.
     """
 
     def __init__(
@@ -106,34 +116,62 @@ class Im2col:
     ) -> None:
         rows, columns, channels = layer.rows, layer.columns, layer.input_shape[2]
         shape = (batch_size, rows.padded, columns.padded, channels)
-        self._padded = workspace.get(padded, shape, torch.float32)
-        self._is_framed = shape[1:] != layer.input_shape
-        self.clear()
-        self.inside = self._padded[:, rows.inside, columns.inside]
-        image, row, column, channel = self._padded.stride()
-        windows = self._padded.as_strided(
+        images = workspace.get(padded, shape, torch.float32)
+        if shape[1:] != layer.input_shape:
+            images.zero_()
+        self.inside = images[:, rows.inside, columns.inside]
+        image, row, column, channel = images.stride()
+        windows = images.as_strided(
             (batch_size, rows.output, columns.output, rows.taps, columns.taps, channels),
             (image, row * layer.stride[0], column * layer.stride[1], row, column, channel),
             rows.start * row + columns.start * column,
         )
-        outputs = batch_size * rows.output * columns.output
-        if channels < _MIN_CHANNELS_OF_ROW_MAJOR_COLUMNS:
-            windows = windows.permute(3, 4, 5, 0, 1, 2)
-        self._windows = windows
-        self._target = workspace.get("columns", tuple(windows.shape), dtype)
-        if channels < _MIN_CHANNELS_OF_ROW_MAJOR_COLUMNS:
-            self._matrix = self._target.view(layer.products, outputs).t()
-        else:
-            self._matrix = self._target.view(outputs, layer.products)
+        size = _count_images_of_tile(layer, batch_size)
+        self.tiles = [
+            Tile(layer, start, windows[start : start + size], dtype, workspace)
+            for start in range(0, batch_size, size)
+        ]
 
-    def clear(self) -> None:
-        """Put zeros around the inputs, where another may have been at that memory."""
-        if self._is_framed:
-            self._padded.zero_()
+
+def _count_images_of_tile(layer: Conv2d, batch_size: int) -> int:
+    """Images whose matrix fits a cache, or is about as big as that of the weights."""
+    pixels = layer.rows.output * layer.columns.output
+    rows = max(_TILE_VALUES // layer.products, layer.filters)
+    tiles = -(-batch_size // max(1, rows // pixels))
+    return -(-batch_size // tiles)
+
+
+class Tile:
+    """Some images of a batch: `images` and `rows` say which, of [N, …] and of [R, …]."""
+
+    def __init__(
+        self,
+        layer: Conv2d,
+        start: int,
+        windows: Tensor,
+        dtype: torch.dtype,
+        workspace: Workspace,
+    ) -> None:
+        self.size = windows.shape[0]
+        self.images = slice(start, start + self.size)
+        pixels = layer.rows.output * layer.columns.output
+        self.rows = slice(start * pixels, (start + self.size) * pixels)
+        shape = (self.size * pixels, layer.products)
+        self._windows, self._target = windows, None
+        if dtype == torch.float32 and windows.is_contiguous():
+            self._matrix = windows.view(shape)
+        elif layer.input_shape[2] < _MIN_CHANNELS_OF_ROW_MAJOR_COLUMNS:
+            self._windows = windows.permute(3, 4, 5, 0, 1, 2)
+            self._target = workspace.get("columns", tuple(self._windows.shape), dtype)
+            self._matrix = self._target.view(layer.products, -1).t()
+        else:
+            self._target = workspace.get("columns", tuple(windows.shape), dtype)
+            self._matrix = self._target.view(shape)
 
     def fill(self) -> Tensor:
-        """The matrix [R, K] of the inputs that lie in `inside` now, until another one is filled."""
-        self._target.copy_(self._windows)
+        """The matrix [R, K] of the inputs that lie inside now, until another one is filled."""
+        if self._target is not None:
+            self._target.copy_(self._windows)
         return self._matrix
 
 
@@ -182,11 +220,16 @@ class _BoundConv2d:
         self._weights, self._gradient = binding.weights[name], binding.gradients[name]
         self._forward = Contraction(binding.arithmetic.forward_bits)
         self._backward = Contraction(binding.arithmetic.backward_bits)
-        # Of forward inputs nothing is needed later: all layers have them in one place.
-        self._im2col_forward = Im2col(layer, size, self._forward.dtype, workspace, "inputs")
-        self._im2col_backward = Im2col(layer, size, self._backward.dtype, workspace, None)
+        self._im2col_forward = Im2col(layer, size, self._forward.dtype, workspace, None)
+        self._im2col_backward = self._im2col_forward
+        self._has_same_bits = self._forward.bits == self._backward.bits
+        if not self._has_same_bits:
+            self._im2col_backward = Im2col(layer, size, self._backward.dtype, workspace, None)
         self._quantised_weights = workspace.get(
             "weights", tuple(self._weights.shape), torch.float32
+        )
+        self._wide_weights = workspace.get(
+            "wide-weights", (layer.products, layer.filters), torch.float64
         )
         self._outputs = workspace.get(None, (size, *layer.output_shape), torch.float32)
         self._output_matrix = self._outputs.view(-1, layer.filters)
@@ -198,8 +241,11 @@ class _BoundConv2d:
             self._bias = binding.weights[f"{layer.name}.bias"]
             self._to_bias = binding.gradients[f"{layer.name}.bias"]
             self._sum = TreeSum(workspace.get("sum", shape, torch.float32))
+        self._total = workspace.get("total", tuple(self._weights.shape), torch.float64)
+        assert self._rows <= self._backward.max_products
         self._input_products = layer.rows.taps * layer.columns.taps * layer.filters
-        self._col2im = None
+        self._is_first = is_first
+        self._col2im: dict[int, Col2im] = {}
         if not is_first:
             dtype = (
                 self._backward.dtype
@@ -207,26 +253,32 @@ class _BoundConv2d:
                 else torch.float64
             )
             assert self._input_products <= self._backward.max_products
-            self._col2im = Col2im(layer, size, dtype, workspace)
             self._input_gradient = workspace.get(None, (size, *layer.input_shape), torch.float32)
+            if not layer.is_pointwise:
+                self._col2im = {
+                    tile.size: Col2im(layer, tile.size, dtype, workspace)
+                    for tile in self._im2col_backward.tiles
+                }
 
     def forward(self, inputs: Tensor) -> Tensor:
         forward, backward = self._forward, self._backward
-        self._inputs_magnitude = compute_magnitude(inputs)
+        magnitude = compute_magnitude(inputs)
         self._weights_magnitude = compute_magnitude(self._weights)
-        self._im2col_forward.clear()
-        exponent = quantise(
-            inputs, self._inputs_magnitude, forward.bits, self._im2col_forward.inside
-        ) + quantise(self._weights, self._weights_magnitude, forward.bits, self._quantised_weights)
-        matrix = self._im2col_forward.fill()
-        weights = self._quantised_weights.to(forward.dtype)
-        lift = forward.compute_lift(exponent, matrix.shape[1])
-        forward.contract(matrix, weights if lift == 1.0 else weights / lift, self._output_matrix)
+        self._inputs_exponent = quantise(
+            inputs, magnitude, forward.bits, self._im2col_forward.inside
+        )
+        exponent, weights = self._quantise_weights(forward)
+        lift = forward.compute_lift(self._inputs_exponent + exponent, weights.shape[0])
+        if lift != 1.0:
+            weights = weights / lift
+        for tile in self._im2col_forward.tiles:
+            forward.contract(tile.fill(), weights, self._output_matrix[tile.rows])
         if lift != 1.0:
             self._outputs.mul_(lift)
-        self._inputs_exponent = quantise(
-            inputs, self._inputs_magnitude, backward.bits, self._im2col_backward.inside
-        )
+        if not self._has_same_bits:
+            self._inputs_exponent = quantise(
+                inputs, magnitude, backward.bits, self._im2col_backward.inside
+            )
         return self._outputs if self._bias is None else self._outputs.add_(self._bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
@@ -237,9 +289,7 @@ class _BoundConv2d:
         if self._bias is not None:
             self._sum.buffer.copy_(quantised)
             self._to_bias.copy_(self._sum.reduce())
-        weights_exponent = quantise(
-            self._weights, self._weights_magnitude, backward.bits, self._quantised_weights
-        )
+        weights_exponent, weights = self._quantise_weights(backward)
         lift = backward.compute_lift(
             exponent + max(self._inputs_exponent, weights_exponent),
             max(self._rows, self._input_products),
@@ -247,13 +297,40 @@ class _BoundConv2d:
         if lift != 1.0:
             quantised.div_(lift)
         outputs = quantised.to(backward.dtype)
-        columns = self._im2col_backward.fill()
-        backward.contract(columns.t(), outputs, self._gradient)
+        tiles = self._im2col_backward.tiles
+        if len(tiles) > 1:
+            self._total.zero_()
+        for tile in tiles:
+            columns, part = tile.fill().t(), outputs[tile.rows]
+            if len(tiles) > 1:
+                backward.add_product(columns, part, self._total)
+            else:
+                backward.contract(columns, part, self._gradient)
+            if not self._is_first:
+                self._give_back(part, weights, tile)
+        if len(tiles) > 1:
+            self._gradient.copy_(self._total)
         if lift != 1.0:
             self._gradient.mul_(lift)
-        if self._col2im is None:
-            return gradient
-        weights = self._quantised_weights.to(self._col2im.matrix.dtype)
-        torch.mm(outputs.to(weights.dtype), weights.t(), out=self._col2im.matrix)
-        result = self._col2im.sum(self._input_gradient)
-        return result if lift == 1.0 else result.mul_(lift)
+            if not self._is_first:
+                self._input_gradient.mul_(lift)
+        return gradient if self._is_first else self._input_gradient
+
+    def _quantise_weights(self, contraction: Contraction) -> tuple[int, Tensor]:
+        """The exponent, and Q of the weights in the contraction's type."""
+        quantised = self._quantised_weights
+        exponent = quantise(self._weights, self._weights_magnitude, contraction.bits, quantised)
+        if contraction.dtype == torch.float32:
+            return exponent, quantised
+        return exponent, self._wide_weights.copy_(quantised)
+
+    def _give_back(self, outputs: Tensor, weights: Tensor, tile: Tile) -> None:
+        """Write the gradient of a tile's images, from that of its outputs [R, O]."""
+        result = self._input_gradient[tile.images]
+        if not self._col2im:
+            self._backward.contract(outputs, weights.t(), result.view(outputs.shape[0], -1))
+            return
+        col2im = self._col2im[tile.size]
+        dtype = col2im.matrix.dtype
+        torch.mm(outputs.to(dtype), weights.to(dtype).t(), out=col2im.matrix)
+        col2im.sum(result)

@@ -136,10 +136,9 @@ class Evaluation:
         self.is_valid = is_valid if self.is_valid is None else self.is_valid & is_valid
         return quantised, exponent
 
-    def contract(self, rows: Tensor, exponent: int, name: str) -> Tensor:
-        """RN32 of the exact product of quantised rows [R, K] and a weight [K, O]."""
+    def contract(self, rows: Tensor, exponent: int, name: str, out: Tensor) -> Tensor:
+        """Write RN32 of the exact product of quantised rows [R, K] and a weight [K, O] to `out`."""
         weights, weights_exponent = self.get_quantised_weights(name)
-        out = torch.empty(rows.shape[0], weights.shape[1], device=rows.device)
         lift = self.contraction.compute_lift(exponent + weights_exponent, rows.shape[1])
         self.contraction.contract(rows if lift == 1.0 else rows / lift, weights, out)
         return out if lift == 1.0 else out.mul_(lift)

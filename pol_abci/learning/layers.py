@@ -174,7 +174,9 @@ class _BoundReLU:
 
     def backward(self, gradient: Tensor) -> Tensor:
         # Passes where the output is above 0; a product with a mask would make inf * 0.
-        return gradient.masked_fill_(self._outputs <= 0.0, 0.0)
+        pass_above = torch.ops.aten.threshold_backward.grad_input
+        result: Tensor = pass_above(gradient, self._outputs, 0.0, grad_input=gradient)
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +263,8 @@ class Linear:
         """[N, in] to [N, out]."""
         quantised, exponent = evaluation.quantise(inputs)
         rows = quantised.to(evaluation.contraction.dtype)
-        outputs = evaluation.contract(rows, exponent, f"{self.name}.weight")
+        outputs = evaluation.workspace.get(None, (rows.shape[0], self.outputs), torch.float32)
+        evaluation.contract(rows, exponent, f"{self.name}.weight", outputs)
         return outputs.add_(evaluation.weights[f"{self.name}.bias"]) if self.has_bias else outputs
 
     def describe(self) -> str:

@@ -132,6 +132,8 @@ class _BoundMaxPool2d:
         self._won = workspace.get("sum", shape, torch.float32)
         self._input_gradient = workspace.get(None, (size, *layer.input_shape), torch.float32)
         self._zero = torch.zeros((), device=binding.device)
+        taps = layer.rows.taps * layer.columns.taps
+        self._numbers = torch.arange(taps, dtype=torch.int16, device=binding.device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs = self._outputs
@@ -140,7 +142,8 @@ class _BoundMaxPool2d:
         self._winners.zero_()
         for tap, seen in enumerate(others, start=1):
             # Of equals the first stays.
-            self._winners.masked_fill_(torch.gt(seen, outputs, out=self._is_won), tap)
+            torch.gt(seen, outputs, out=self._is_won)
+            torch.where(self._is_won, self._numbers[tap], self._winners, out=self._winners)
             torch.maximum(outputs, seen, out=outputs)
         return outputs
 
