@@ -131,15 +131,14 @@ def decode_tx(raw: bytes) -> SignedTx:
     if len(raw) > MAX_TX_BYTES:
         raise OversizeTx(f"{len(raw)} bytes: a transaction has at most {MAX_TX_BYTES}")
     tx = _parse_tx(tx_pb2.Tx, raw)
-    # Rebuilt from what was understood: anything unknown, repeated or oddly encoded differs.
-    if encode_tx(tx.body, tx.public_key, tx.signature) != raw:
+    if not _is_canonical(tx, raw):
         raise MalformedTx("encode the transaction canonically")
     _check_length("public_key", tx.public_key, PUBLIC_KEY_BYTES)
     _check_length("signature", tx.signature, SIGNATURE_BYTES)
     address = compute_address(tx.public_key)
     body = _parse_tx(tx_pb2.TxBody, tx.body)
     message = _decode_message(body, address)
-    if encode_body(body.sequence, body.fee, message) != tx.body:
+    if not _is_canonical(body, tx.body):
         raise MalformedTx("encode the body canonically")
     if isinstance(message, ProofMessage) and (body.sequence or body.fee):
         raise MalformedTx("leave sequence and fee of a proof at 0")
@@ -160,6 +159,15 @@ def _parse_tx(kind: type[AnyProtobuf], raw: bytes) -> AnyProtobuf:
         return kind.FromString(raw)
     except DecodeError as error:
         raise MalformedTx(f"not a protobuf {kind.DESCRIPTOR.name}") from error
+
+
+def _is_canonical(message: Protobuf, raw: bytes) -> bool:
+    """Whether what was understood of `raw` is all of it, in its one encoding.
+
+    Anything unknown, repeated, out of order or oddly encoded differs when it is written anew.
+    """
+    message.DiscardUnknownFields()
+    return _serialize(message) == raw
 
 
 def _decode_message(body: tx_pb2.TxBody, address: Address) -> Message:
