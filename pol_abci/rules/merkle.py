@@ -28,6 +28,7 @@ WEIGHTS_STORE = b"weights"
 
 _PLAIN = b"\x01"
 _LENGTHENED = b"\x02\x00"
+_DIGEST_LENGTH = bytes((HASH_BYTES,))
 
 
 def hash_leaf(leaf: bytes) -> bytes:
@@ -99,7 +100,7 @@ def encode_value(payload: bytes) -> bytes:
 
 
 def _get_prefix(payload_bytes: int) -> bytes:
-    return _LENGTHENED if len(_PLAIN) + payload_bytes == HASH_BYTES else _PLAIN
+    return _LENGTHENED if payload_bytes == HASH_BYTES - 1 else _PLAIN
 
 
 def decode_value(stored: bytes) -> bytes:
@@ -119,8 +120,10 @@ def decode_value(stored: bytes) -> bytes:
 
 def encode_uvarint(number: int) -> bytes:
     """Little-endian base 128, the highest bit of a byte saying that another follows."""
+    if number < 0x80:  # noqa: PLR2004  # what seven bits cannot hold
+        return number.to_bytes(1, "big")
     encoded = bytearray()
-    while number >= 0x80:  # noqa: PLR2004  # what seven bits cannot hold
+    while number >= 0x80:  # noqa: PLR2004
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
@@ -140,7 +143,7 @@ def hash_entry(key: bytes, payload: bytes | memoryview) -> bytes:
 
 
 def _encode_leaf(key: bytes, digest: bytes) -> bytes:
-    return b"".join((encode_uvarint(len(key)), key, bytes((HASH_BYTES,)), digest))
+    return encode_uvarint(len(key)) + key + _DIGEST_LENGTH + digest
 
 
 def bucket_of(key: bytes) -> int:
@@ -258,10 +261,16 @@ class BucketTree:
             nodes[BUCKETS + index] = _hash_bucket(root)
         level = sorted(nodes)
         while level and level[0] > 1:
-            level = list(dict.fromkeys(node >> 1 for node in level))
+            level = list(dict.fromkeys([node >> 1 for node in level]))
             for node in level:
-                left = self._get_node(2 * node, nodes)
-                nodes[node] = hash_inner(left, self._get_node(2 * node + 1, nodes))
+                # hash_inner and _get_node written out: a block computes 8 nodes for each bucket
+                left, right = nodes.get(2 * node), nodes.get(2 * node + 1)
+                start = 2 * node * HASH_BYTES
+                if right is None:
+                    right = self._nodes[start + HASH_BYTES : start + 2 * HASH_BYTES]
+                elif left is None:
+                    left = self._nodes[start : start + HASH_BYTES]
+                nodes[node] = sha256(b"\x01" + left + right).digest()
         return TreeChange(base_root=self.root, root=nodes.get(1, self.root), nodes=nodes)
 
     def apply(self, change: TreeChange) -> TreeChange:
@@ -274,14 +283,12 @@ class BucketTree:
         """
         if change.base_root != self.root:
             raise ValueError("this change was computed from another tree")
-        undo = TreeChange(
-            base_root=change.root,
-            root=change.base_root,
-            nodes={node: self._get_node(node) for node in change.nodes},
-        )
+        before: dict[int, bytes] = {}
         for node, value in change.nodes.items():
-            self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES] = value
-        return undo
+            place = slice(node * HASH_BYTES, (node + 1) * HASH_BYTES)
+            before[node] = bytes(self._nodes[place])
+            self._nodes[place] = value
+        return TreeChange(base_root=change.root, root=change.base_root, nodes=before)
 
     def prove(self, index: int, change: TreeChange | None = None) -> list[bytes]:
         """Aunts of bucket `index`, from the leaf up, in this tree or with a change made to it.
