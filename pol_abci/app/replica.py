@@ -12,7 +12,8 @@ import structlog
 
 from pol_abci.app.tickets import Ticket, Tickets
 from pol_abci.rules import keys
-from pol_abci.rules.codec import Account, GenerationRecord, ValidatorSet
+from pol_abci.rules.codec import GenerationRecord, ValidatorSet
+from pol_abci.rules.ledger import find_account
 from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import Overlay, RememberedState
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pol_abci.app.verifier import Verifier
-    from pol_abci.rules.codec import Head, SignedTx
+    from pol_abci.rules.codec import Account, Head, SignedTx
     from pol_abci.rules.genesis import Genesis
     from pol_abci.rules.params import Address
     from pol_abci.rules.proof import TrueWalk, WalkClaim
@@ -113,8 +114,7 @@ class Replica:
 
     def get_account(self, address: Address) -> Account | None:
         """Return an account, or None for one that nothing was ever sent to."""
-        data = self.state.get(keys.account(address))
-        return None if data is None else Account.decode(data)
+        return find_account(self.state, address)
 
     def get_validator_keys(self) -> frozenset[bytes]:
         """Return the consensus keys of the validators last given to CometBFT."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
@@ -22,10 +22,6 @@ from pol_abci.rules.proof import WalkClaim
 
 SIGNATURE_BYTES = 64
 ROOT_BYTES = 32
-
-REMEMBERED_RECORDS = 8_192
-"""Records kept in their decoded form, a few MB; strangers choose which."""
-_REMEMBERED: dict[tuple[type[Record], bytes], Record] = {}
 
 AnyProtobuf = TypeVar("AnyProtobuf", bound=Protobuf)
 
@@ -223,9 +219,7 @@ class Record:
             For a number that its field cannot hold, a bug of the caller.
         """
         names = self.__dataclass_fields__
-        payload = _serialize(self.PROTOBUF(**{name: getattr(self, name) for name in names}))
-        _remember(self, payload)
-        return payload
+        return _serialize(self.PROTOBUF(**{name: getattr(self, name) for name in names}))
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
@@ -236,13 +230,8 @@ class Record:
         MalformedRecord
             For bytes that are no such record: damage, or a peer's lie.
         """
-        known = _REMEMBERED.get((cls, payload))
-        if known is not None:
-            return cast("Self", known)
         message = _parse_record(cls.PROTOBUF, payload)
-        record = cls(**{name: getattr(message, name) for name in cls.__dataclass_fields__})
-        _remember(record, payload)
-        return record
+        return cls(**{name: getattr(message, name) for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,13 +375,6 @@ class GenerationRecord(Record):
     has_accuracy: bool = False
     correct_all: int = 0
     size_all: int = 0
-
-
-def _remember(record: Record, payload: bytes) -> None:
-    """Spare the decoding of what was written or read a moment ago: records never change."""
-    if len(_REMEMBERED) >= REMEMBERED_RECORDS:
-        _REMEMBERED.clear()
-    _REMEMBERED[type(record), payload] = record
 
 
 def _serialize(message: Protobuf) -> bytes:

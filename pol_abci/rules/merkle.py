@@ -264,12 +264,13 @@ class BucketTree:
             level = list(dict.fromkeys([node >> 1 for node in level]))
             for node in level:
                 # hash_inner and _get_node written out: a block computes 8 nodes for each bucket
-                left, right = nodes.get(2 * node), nodes.get(2 * node + 1)
-                start = 2 * node * HASH_BYTES
+                middle = (2 * node + 1) * HASH_BYTES
+                left: bytes | bytearray | None = nodes.get(2 * node)
+                if left is None:
+                    left = self._nodes[middle - HASH_BYTES : middle]
+                right: bytes | bytearray | None = nodes.get(2 * node + 1)
                 if right is None:
-                    right = self._nodes[start + HASH_BYTES : start + 2 * HASH_BYTES]
-                elif left is None:
-                    left = self._nodes[start : start + HASH_BYTES]
+                    right = self._nodes[middle : middle + HASH_BYTES]
                 nodes[node] = sha256(b"\x01" + left + right).digest()
         return TreeChange(base_root=self.root, root=nodes.get(1, self.root), nodes=nodes)
 

@@ -267,7 +267,7 @@ class Transaction:
                     yield key, value
 
     def _get_cursor(self, database: bytes) -> lmdb.Cursor[bytes]:
-        """Return the cursor for calls that leave nothing open: making one takes as long as a read."""
+        """The cursor for calls that leave nothing open; making one takes as long as a read."""
         if database not in self._cursors:
             self._cursors[database] = self._transaction.cursor(self._databases[database])
         return self._cursors[database]
