@@ -76,7 +76,7 @@ class Replica:
         self._authenticated: OrderedDict[bytes, SignedTx] = OrderedDict()
         self._authenticated_bytes = 0
         verifier.on_true_walk = self.keep_ticket
-        self.state: StateReader = RememberedState(store.state())
+        self.state = RememberedState(store.state())
         self.mempool_state = Overlay(self.state)
         if store.height:
             self.time_ms = self.get_head().time_ms
@@ -86,23 +86,27 @@ class Replica:
 
     def begin(self, state: StateReader, weights: bytes) -> None:
         """Stand at genesis: `state` is what InitChain made, `weights` are W_0."""
-        self.state = state
-        self.mempool_state = Overlay(state)
+        self.state = RememberedState(state)
+        self.mempool_state = Overlay(self.state)
         self._follow_head(weights)
 
     def commit(
         self,
         pending: Pending,
+        state: Overlay,
         height: int,
         accepted: GenerationRecord | None,
         weights: bytes | None,
     ) -> None:
-        """Write a decided block's state and go on from it. Nothing is written if this raises."""
+        """Write a decided block's state and go on from it. Nothing is written if this raises.
+
+        `pending` is `state`, an overlay of this one, as the store has prepared it.
+        """
         assert (accepted is None) == (weights is None)
         record = None if accepted is None else (accepted.generation, accepted.encode())
         self.store.commit(pending, height, record)
         self.committed_ms = self.get_now_ms()
-        self.state = RememberedState(self.store.state())
+        self.state = self.state.advance(self.store.state(), state)
         self.mempool_state = Overlay(self.state)
         if weights is not None:
             self._follow_head(weights)

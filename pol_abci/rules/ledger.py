@@ -156,7 +156,7 @@ def compute_supply_gap(state: StateReader, entries: Iterable[tuple[bytes, bytes]
 
 def is_supply_conserved(before: StateReader, after: Overlay) -> bool:
     """Whether what was written to `after`, on top of `before`, makes no coins and loses none."""
-    held = sum(_get_held(after, key) - _get_held(before, key) for key in after.changed_keys)
+    held = sum(_get_held(after, key) - _get_held(before, key) for key in after.written)
     return held == _compute_circulation(after) - _compute_circulation(before)
 
 

@@ -14,7 +14,7 @@ from pol_abci.rules.codec import Record
 from pol_abci.rules.merkle import bucket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -57,29 +57,37 @@ class RememberedState(StateReader):
 
     def __init__(self, base: StateReader) -> None:
         self._base = base
-        self._known: dict[bytes, bytes | None] = {}
-        self._records: dict[bytes, Record] = {}
+        self._known: dict[bytes, bytes | Record | None] = {}
+
+    def advance(self, base: StateReader, written: Overlay) -> RememberedState:
+        """The state that `written`, an overlay of this one, has become, and that `base` now reads.
+
+        What is known of this state and was not written since is known of that one.
+        """
+        advanced = RememberedState(base)
+        if len(self._known) + len(written.written) <= REMEMBERED_KEYS:
+            advanced._known = self._known | written.written
+        return advanced
 
     def get(self, key: bytes) -> bytes | None:
         """Payload under `key`, or None."""
         if key in self._known:
-            return self._known[key]
+            return _encode(self._known[key])
         payload = self._base.get(key)
         if len(self._known) >= REMEMBERED_KEYS:
             self._known.clear()
-            self._records.clear()
         self._known[key] = payload
         return payload
 
     def get_record(self, key: bytes, kind: type[AnyRecord]) -> AnyRecord | None:
         """Record of this kind under `key`, or None."""
-        record = self._records.get(key)
-        if isinstance(record, kind):
-            return record
-        decoded = super().get_record(key, kind)
-        if decoded is not None:
-            self._records[key] = decoded
-        return decoded
+        known = self._known.get(key)
+        if isinstance(known, kind):
+            return known
+        record = super().get_record(key, kind)
+        if record is not None:
+            self._known[key] = record
+        return record
 
     def bucket(self, index: int) -> Iterable[tuple[bytes, bytes]]:
         """Entries of one bucket, sorted by key."""
@@ -87,50 +95,48 @@ class RememberedState(StateReader):
 
 
 class Overlay(StateReader):
-    """Changes on top of a state that stays as it is."""
+    """Changes on top of a state that stays as it is.
+
+    `written` maps each key written since to its payload or record, or to None where it was deleted.
+    """
 
     def __init__(self, base: StateReader) -> None:
         self._base = base
-        self._written: dict[bytes, bytes | Record | None] = {}
-
-    @property
-    def changed_keys(self) -> Collection[bytes]:
-        """Keys written or deleted since, in the order in which they first were."""
-        return self._written.keys()
+        self.written: dict[bytes, bytes | Record | None] = {}
 
     @property
     def changes(self) -> dict[bytes, bytes | None]:
-        """Each of those keys with its payload, None where it was deleted; encoded on each call."""
-        return {key: _encode(value) for key, value in self._written.items()}
+        """What was written, all of it as payloads; encoded on each call."""
+        return {key: _encode(value) for key, value in self.written.items()}
 
     def get(self, key: bytes) -> bytes | None:
         """Payload under `key`, or None."""
-        if key in self._written:
-            return _encode(self._written[key])
+        if key in self.written:
+            return _encode(self.written[key])
         return self._base.get(key)
 
     def get_record(self, key: bytes, kind: type[AnyRecord]) -> AnyRecord | None:
         """Record of this kind under `key`, or None."""
-        if key not in self._written:
+        if key not in self.written:
             return self._base.get_record(key, kind)
-        value = self._written[key]
+        value = self.written[key]
         return value if isinstance(value, kind) else super().get_record(key, kind)
 
     def bucket(self, index: int) -> list[tuple[bytes, bytes]]:
         """Entries of one bucket with the changes made here, sorted by key; looks at all changes."""
         entries: dict[bytes, bytes | None] = dict(self._base.bucket(index))
-        for key, value in self._written.items():
+        for key, value in self.written.items():
             if bucket_of(key) == index:
                 entries[key] = _encode(value)
         return [(key, payload) for key, payload in sorted(entries.items()) if payload is not None]
 
     def set(self, key: bytes, value: bytes | Record) -> None:
         """Put a payload, or the record that it is of, under `key`."""
-        self._written[key] = value
+        self.written[key] = value
 
     def delete(self, key: bytes) -> None:
         """Take `key` out of the state; nothing happens where it is not there."""
-        self._written[key] = None
+        self.written[key] = None
 
     def merge_into_base(self) -> None:
         """Move all changes to the overlay beneath and start again with none.
@@ -142,8 +148,8 @@ class Overlay(StateReader):
         """
         if not isinstance(self._base, Overlay):
             raise TypeError("only an overlay takes the changes of the overlay above it")
-        self._base._written.update(self._written)  # noqa: SLF001 (its own class)
-        self._written = {}
+        self._base.written.update(self.written)
+        self.written = {}
 
 
 def _encode(value: bytes | Record | None) -> bytes | None:

@@ -165,7 +165,7 @@ def test_strangers_cannot_fill_it_with_records_either(monkeypatch: pytest.Monkey
     state = RememberedState(DictState({key: ring.encode() for key, ring in rings.items()}))
     for key, ring in rings.items():
         assert state.get_record(key, Ring) == ring
-        assert len(state._records) <= 8
+        assert len(state._known) <= 8
 
 
 @pytest.mark.parametrize("kind", [DictState, RememberedState, Overlay])
@@ -187,3 +187,34 @@ def test_a_written_record_is_of_the_kind_that_was_asked_for() -> None:
     fork.delete(b"key")
     assert fork.get_record(b"key", Ring) is None
     assert overlay.changes == {b"key": Ring(counter=7).encode()}
+
+
+def test_what_is_known_of_a_state_is_known_of_the_next_one() -> None:
+    before = {b"kept": b"1", b"changed": b"2", b"deleted": b"3"}
+    state = RememberedState(DictState(before))
+    assert [state.get(key) for key in (*before, b"made")] == [b"1", b"2", b"3", None]
+    written = Overlay(state)
+    written.set(b"changed", Ring(counter=2))
+    written.set(b"made", b"4")
+    written.delete(b"deleted")
+    after = CountingState({b"kept": b"1", b"changed": Ring(counter=2).encode(), b"made": b"4"})
+    advanced = state.advance(after, written)
+    assert {key: advanced.get(key) for key in (*before, b"made")} == {
+        b"kept": b"1",
+        b"changed": Ring(counter=2).encode(),
+        b"deleted": None,
+        b"made": b"4",
+    }
+    assert after.reads == 0
+    assert [state.get(key) for key in (*before, b"made")] == [b"1", b"2", b"3", None]
+
+
+def test_a_state_that_knows_too_much_goes_on_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pol_abci.rules.state.REMEMBERED_KEYS", 8)
+    state = RememberedState(DictState())
+    for number in range(8):
+        state.get(b"%d" % number)
+    written = Overlay(state)
+    written.set(b"key", b"payload")
+    advanced = state.advance(DictState({b"key": b"payload", b"3": b"three"}), written)
+    assert (advanced.get(b"key"), len(advanced._known)) == (b"payload", 1)
