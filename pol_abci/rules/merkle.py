@@ -211,6 +211,21 @@ def _hash_bucket(root: bytes) -> bytes:
     return hash_leaf(compute_leaf(b"", root))
 
 
+def _compute_empty_nodes() -> tuple[bytes, ...]:
+    """Nodes over empty buckets alone, by the number of bits of a node's own number."""
+    node = _hash_bucket(EMPTY_ROOT)
+    nodes = [node]
+    while len(nodes) < BUCKETS.bit_length():
+        node = hash_inner(node, node)
+        nodes.append(node)
+    return (b"", *reversed(nodes))
+
+
+_EMPTY_NODES = _compute_empty_nodes()
+_UNTOUCHED = bytes(HASH_BYTES)
+"""Stands for the empty node of its place: memory that was never written takes none."""
+
+
 @dataclass(frozen=True, slots=True)
 class TreeChange:
     """The nodes that differ from a `BucketTree` whose root is `base_root`, and the new root."""
@@ -221,7 +236,7 @@ class TreeChange:
 
 
 class BucketTree:
-    """The `state` store's tree over its 65,536 buckets, all nodes in memory (4 MiB).
+    """The `state` store's tree over its 65,536 buckets, all nodes in memory (at most 4 MiB).
 
     Node 1 is the root, the children of node k are 2k and 2k + 1, bucket i is node 65,536 + i.
     """
@@ -229,10 +244,6 @@ class BucketTree:
     def __init__(self) -> None:
         """Start with all buckets empty."""
         self._nodes = bytearray(2 * BUCKETS * HASH_BYTES)
-        node, first = _hash_bucket(EMPTY_ROOT), BUCKETS
-        while first:
-            self._nodes[first * HASH_BYTES : 2 * first * HASH_BYTES] = node * first
-            node, first = hash_inner(node, node), first // 2
 
     @classmethod
     def from_roots(cls, roots: Mapping[int, bytes]) -> BucketTree:
@@ -261,6 +272,7 @@ class BucketTree:
             nodes[BUCKETS + index] = _hash_bucket(root)
         level = sorted(nodes)
         while level and level[0] > 1:
+            empty = _EMPTY_NODES[level[0].bit_length()]
             level = list(dict.fromkeys([node >> 1 for node in level]))
             for node in level:
                 # hash_inner and _get_node written out: a block computes 8 nodes for each bucket
@@ -268,9 +280,11 @@ class BucketTree:
                 left: bytes | bytearray | None = nodes.get(2 * node)
                 if left is None:
                     left = self._nodes[middle - HASH_BYTES : middle]
+                    left = empty if left == _UNTOUCHED else left
                 right: bytes | bytearray | None = nodes.get(2 * node + 1)
                 if right is None:
                     right = self._nodes[middle : middle + HASH_BYTES]
+                    right = empty if right == _UNTOUCHED else right
                 nodes[node] = sha256(b"\x01" + left + right).digest()
         return TreeChange(base_root=self.root, root=nodes.get(1, self.root), nodes=nodes)
 
@@ -315,6 +329,7 @@ class BucketTree:
 
     def _get_node(self, node: int, nodes: Mapping[int, bytes] | None = None) -> bytes:
         """Hash of a node, from `nodes` where it is there."""
-        if nodes and node in nodes:
-            return nodes[node]
-        return bytes(self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES])
+        value = nodes.get(node) if nodes else None
+        if value is None:
+            value = bytes(self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES])
+        return _EMPTY_NODES[node.bit_length()] if value == _UNTOUCHED else value
