@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 REMEMBERED_KEYS = 16_384
-"""A few MB; strangers choose which keys are read."""
+"""Some 8 MB; strangers choose which keys are read."""
 
 
 class StateReader(Protocol):
@@ -59,14 +59,14 @@ class RememberedState(StateReader):
         self._base = base
         self._known: dict[bytes, bytes | Record | None] = {}
 
-    def advance(self, base: StateReader, written: Overlay) -> RememberedState:
-        """The state that `written`, an overlay of this one, has become, and that `base` now reads.
+    def advance(self, base: StateReader, overlay: Overlay) -> RememberedState:
+        """The state that `overlay`, made on this one, has become, and that `base` now reads.
 
         What is known of this state and was not written since is known of that one.
         """
         advanced = RememberedState(base)
-        if len(self._known) + len(written.written) <= REMEMBERED_KEYS:
-            advanced._known = self._known | written.written
+        if len(self._known) + len(overlay.written) <= REMEMBERED_KEYS:
+            advanced._known = self._known | overlay.written
         return advanced
 
     def get(self, key: bytes) -> bytes | None:
