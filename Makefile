@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study figure attacks fuzz soak clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench bench-exact study figure attacks fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -76,6 +76,9 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 
 bench: $(DEV_STAMP) cometbft ## measure, and write the table of docs/performance.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py $(NAMES)
+
+bench-exact: $(DEV_STAMP) ## measure exact ResNet18 beside native torch, and write docs/exact.md anew
+	PYTHONPATH=. $(BIN)/python benchmarks/exact_resnet.py --write
 
 fuzz: $(DEV_STAMP) ## give INPUTS=1000000 mutated inputs to all that reads bytes; SEED=1
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
