@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pol_abci.rules.params import Address
-    from pol_abci.rules.proof import TrueWalk, WalkClaim
+    from pol_abci.rules.proof import Claim, TrueWalk
 
 TICKET_LIMIT = 256
 """Addresses whose ticket is kept; the last to become good gives way."""
@@ -27,7 +27,7 @@ class Ticket:
     """
 
     raw: bytes
-    claim: WalkClaim
+    claim: Claim
     verdict: TrueWalk
     good_time_ms: int
     accepted_time_ms: int | None = None

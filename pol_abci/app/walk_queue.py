@@ -17,7 +17,7 @@ from pol_abci.rules.errors import ProofRefused
 
 if TYPE_CHECKING:
     from pol_abci.rules.params import Address
-    from pol_abci.rules.proof import WalkClaim
+    from pol_abci.rules.proof import Claim
 
 QUEUE_LIMIT = 256
 """Waiting walks; a full queue gives up its last one for a better address."""
@@ -33,7 +33,7 @@ class Standing(IntEnum):
 
 @dataclass(slots=True)
 class _Waiting:
-    claim: WalkClaim
+    claim: Claim
     raw: bytes
     rank: tuple[int, Standing, int]
 
@@ -51,7 +51,7 @@ class WalkQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, claim: WalkClaim, raw: bytes, standing: Standing) -> None:
+    def add(self, claim: Claim, raw: bytes, standing: Standing) -> None:
         """Take a walk in; a newer one of its address takes the older one's place in line.
 
         Raises
@@ -79,7 +79,7 @@ class WalkQueue:
             del self._waiting[last.claim.address]
         self._waiting[claim.address] = _Waiting(claim, raw, rank)
 
-    def pop(self) -> tuple[WalkClaim, bytes] | None:
+    def pop(self) -> tuple[Claim, bytes] | None:
         """Take out the next walk, or None when nothing waits."""
         if not self._waiting:
             return None

@@ -59,7 +59,7 @@ def make_quick_home(
     preset = load_preset("digits")
     params = replace(
         preset.params,
-        walk=replace(preset.params.walk, stamp_bits=4),
+        scheme=replace(preset.params.walk, stamp_bits=4),
         difficulty=replace(preset.params.difficulty, target_interval_ms=1_000),
     )
     config: dict[str, Any] = preset.config | {

@@ -18,6 +18,7 @@ from pol_abci.rules import (
 )
 from pol_abci.rules.params import Address, DifficultyParams, WalkParams
 from pol_abci.rules.proof import TrueWalk
+from pol_abci.rules.scheme import WalkScheme
 from pol_abci.rules.state import DictState
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def answer_progress(a: Arguments) -> bool:
         stamp_bits=12,
     )
     verdict = TrueWalk(0, a["correct_head"], a["correct_ticket"])
-    return progress.is_progress(walk, _difficulty_params(a), verdict, a["elapsed_ms"])
+    return progress.is_progress(WalkScheme(walk), _difficulty_params(a), verdict, a["elapsed_ms"])
 
 
 def patterned(length: int) -> bytes:

@@ -419,9 +419,10 @@ async def test_a_home_that_runs_says_so_rather_than_that_its_ports_are_taken(hom
 
 
 def test_the_first_difficulty_follows_the_step_rate() -> None:
+    params = load_preset("digits").params
     # 256 steps a second for 4 s are 2^10 steps; 2.9 bits above that, protocol section 2.
-    assert compute_first_difficulty(256.0, 4_000) == round(12.9 * SCORE_UNIT)
-    assert compute_first_difficulty(0.0, 4_000) == round(2.9 * SCORE_UNIT)
+    assert compute_first_difficulty(256.0, params) == round(12.9 * SCORE_UNIT)
+    assert compute_first_difficulty(0.0, params) == round(2.9 * SCORE_UNIT)
 
 
 @pytest.mark.parametrize("name", get_preset_names())
