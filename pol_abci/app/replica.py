@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pol_abci.app.tickets import Ticket, Tickets
+from pol_abci.app.tickets import TICKET_BYTES, Ticket, Tickets
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, GenerationRecord, ValidatorSet
 from pol_abci.rules.progress import compute_ticket_time_ms
@@ -67,7 +67,7 @@ class Replica:
         self.initial_height = initial_height
         self.store = store
         self.verifier = verifier
-        self.tickets = Tickets()
+        self.tickets = Tickets(max(1, TICKET_BYTES // self.chain.scheme.max_tx_bytes))
         self.time_ms = 0
         self.on_change: Callable[[], None] = lambda: None
         self._clock_ms = clock_ms

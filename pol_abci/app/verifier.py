@@ -34,9 +34,10 @@ from pol_abci.app.verifier_messages import (
     decode_message,
     encode_message,
 )
-from pol_abci.app.walk_queue import Standing, WalkQueue
+from pol_abci.app.walk_queue import QUEUE_BYTES, Standing, WalkQueue
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.proof import FalseWalk, TrueWalk
+from pol_abci.rules.scheme import get_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +97,8 @@ class Verifier:
         self.size_all = 0
         self.verdicts: dict[Claim, WalkVerdict] = {}
         self._configure = configure
-        self._queue = WalkQueue()
+        max_tx_bytes = get_scheme(configure.params).max_tx_bytes
+        self._queue = WalkQueue(max(1, QUEUE_BYTES // max_tx_bytes))
         self._walking: Claim | None = None
         self._accuracy: deque[tuple[int, bytes, Callable[[int, int, int], None]]] = deque()
         self._has_walk = asyncio.Event()

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pol_abci.rules.params import Address
     from pol_abci.rules.proof import Claim
 
-QUEUE_LIMIT = 256
-"""Waiting walks; a full queue gives up its last one for a better address."""
+QUEUE_BYTES = 256 * 2**20
+"""Of proofs that wait: 256 of the walk scheme's longest, and fewer where a proof carries a model.
+A full queue gives up its last one for a better address."""
 
 
 class Standing(IntEnum):
@@ -40,9 +41,9 @@ class _Waiting:
 
 @dataclass(slots=True)
 class WalkQueue:
-    """Walks of one generation that wait for the verifier."""
+    """Walks of one generation that wait for the verifier, at most `limit`."""
 
-    limit: int = QUEUE_LIMIT
+    limit: int
     _waiting: dict[Address, _Waiting] = field(default_factory=dict)
     _refused: set[Address] = field(default_factory=set)
     _walked: Counter[Address] = field(default_factory=Counter)
