@@ -69,7 +69,7 @@ STUDIES = (
         interval_steps=1_800,
         seeds=(1,),
         generations=30,
-        longest=200,
+        longest=500,
         count_every=5,
         changes={
             "task": {"learning_rate": ("0.0625", "0.25"), "batch_size": (64,)},

@@ -111,6 +111,7 @@ class _Answers:
     def __init__(self, application: Application, ready: asyncio.Event | None) -> None:
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls = get_calls(application)
+        self._has_failed = False
         self._ready = ready
         self._turns = make_turns()
 
@@ -138,7 +139,7 @@ class _Answers:
         if self._ready is not None:
             await self._ready.wait()
         async with self._turns[name]:
-            if self.fault.done():
+            if self._has_failed:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the application has failed")
             try:
                 reply = await self._calls[name](request)
@@ -146,11 +147,16 @@ class _Answers:
                     raise TypeError(f"the answer is a {type(reply).__name__}")  # noqa: TRY301
                 return reply.SerializeToString()
             except Exception as fault:
-                if not self.fault.done():  # one of another kind may have failed meanwhile
-                    self.fault.set_exception(fault)
-                await context.abort(
-                    grpc.StatusCode.INTERNAL, f"{name}: {type(fault).__name__}: {fault}"
-                )
+                self._has_failed = True
+                try:
+                    await context.abort(
+                        grpc.StatusCode.INTERNAL, f"{name}: {type(fault).__name__}: {fault}"
+                    )
+                finally:
+                    # Told only now: whoever hears of it cancels all calls. One of another kind
+                    # may have failed meanwhile.
+                    if not self.fault.done():
+                        self.fault.set_exception(fault)
                 raise
 
     async def _echo(self, request: types_pb2.RequestEcho, _context: object) -> bytes:

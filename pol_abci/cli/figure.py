@@ -12,7 +12,10 @@ from pol_abci.cli.pace import PAUSE_INTERVALS, compute_pace
 from pol_abci.cli.words import format_pauses, format_seconds, format_share
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from matplotlib.artist import Artist
 
     from pol_abci.cli.history import History
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 ACCURACY_COLOUR = "#0072B2"
 INTERVAL_COLOUR = "#F0B36B"
 TARGET_COLOUR = "#A65E00"
+SGD_COLOUR = "#444444"
 MARKED_POINTS = 80
 """Up to so many generations each measurement gets a dot."""
 NAMED_CUTS = 10
@@ -54,8 +58,11 @@ def describe_history(history: History) -> str:
     return "; ".join(parts)
 
 
-def draw_figure(history: History, path: Path) -> None:
-    """Write the figure to `path` as a PNG of 1,500 x 900 pixels."""
+def draw_figure(history: History, path: Path, plain_sgd: Sequence[tuple[int, float]] = ()) -> None:
+    """Write the figure to `path` as a PNG of 1,500 x 900 pixels.
+
+    `plain_sgd` are generations, and what part of E plain SGD gets right after as many steps.
+    """
     figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     accuracy = figure.add_subplot()
@@ -108,6 +115,16 @@ def draw_figure(history: History, path: Path) -> None:
         markersize=3.5,
         label="accuracy on all of E",
     )
+    handles: list[Artist] = [line]
+    if plain_sgd:
+        handles += accuracy.plot(
+            [generation for generation, _ in plain_sgd],
+            [100 * share for _, share in plain_sgd],
+            color=SGD_COLOUR,
+            linestyle=":",
+            linewidth=1.6,
+            label="plain SGD after as many steps",
+        )
     accuracy.set_ylim(0, 102)
     accuracy.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     accuracy.set_ylabel("accuracy on the test set E", color=ACCURACY_COLOUR)
@@ -120,10 +137,10 @@ def draw_figure(history: History, path: Path) -> None:
         f"{history.chain_id}: accuracy and block interval as the chain grows", pad=30
     )
     accuracy.legend(
-        handles=[line, bars, target],
+        handles=[*handles, bars, target],
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=3,
+        ncols=len(handles) + 2,
         frameon=False,
         fontsize=9,
     )

@@ -1,9 +1,10 @@
-"""A chain's generations for `plot`: from a running node, or from a stopped node's own store."""
+"""A chain's generations for `plot`: from a running node, a stopped node's store, or a file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from pol_abci.client.chain import HISTORY_LIMIT, get_chain_status, get_history
 from pol_abci.client.rpc import RpcClient
@@ -36,6 +37,10 @@ class History:
                 f"the chain {self.chain_id} has no generation yet, so there is nothing to draw; "
                 f"let it run with a miner first (`pol-abci up`)"
             )
+
+
+class InvalidHistory(PolError):
+    """A file that `plot --data` did not write."""
 
 
 class StoreMissing(PolError):
@@ -95,3 +100,53 @@ def read_history(path: Path, chain_id: str, genesis: Genesis) -> History:
     finally:
         store.close()
     return History(chain_id, target_interval_ms, tuple(records))
+
+
+def encode_history(history: History) -> str:
+    """Write a history as JSON, a line a generation; bytes are hexadecimal digits."""
+    records = (
+        json.dumps(
+            {
+                name: value.hex() if isinstance(value, bytes) else value
+                for name, value in asdict(record).items()
+            }
+        )
+        for record in history.records
+    )
+    return (
+        f'{{"chain_id": {json.dumps(history.chain_id)}, '
+        f'"target_interval_ms": {history.target_interval_ms}, "generations": [\n'
+        + ",\n".join(records)
+        + "\n]}\n"
+    )
+
+
+def decode_history(text: str) -> History:
+    """Read what `encode_history` wrote.
+
+    Raises
+    ------
+    InvalidHistory
+        For anything else.
+    """
+    try:
+        document = json.loads(text)
+        records = [_decode_record(fields) for fields in document["generations"]]
+        chain_id, target_interval_ms = document["chain_id"], document["target_interval_ms"]
+        if not (isinstance(chain_id, str) and type(target_interval_ms) is int):
+            raise TypeError("chain_id is a text, target_interval_ms an integer")  # noqa: TRY301
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidHistory(f"this is not what `plot --data` writes ({error})") from error
+    if target_interval_ms < 1:
+        raise InvalidHistory(f"target_interval_ms is {target_interval_ms}: give 1 or more")
+    return History(chain_id, target_interval_ms, tuple(records))
+
+
+def _decode_record(fields: dict[str, Any]) -> GenerationRecord:
+    values: dict[str, Any] = {
+        name: bytes.fromhex(value) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
+    record = GenerationRecord(**values)
+    record.encode()  # holds every value against its field's type and range
+    return record

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pol_abci.node.home import Home
 
 DEFAULT_PRESET = "digits"
+MIN_TARGET_INTERVAL_S, MAX_TARGET_INTERVAL_S = 0.5, 30 * 24 * 3_600
+"""Below it CometBFT's own rounds are most of an interval; above it no genesis is valid."""
 _PEER = r"[0-9a-fA-F]{40}@[^\s,@]+:[0-9]{1,5}"
 PEERS = re.compile(f"{_PEER}(,{_PEER})*")
 
@@ -39,6 +41,13 @@ preset_option = click.option(
 )
 chain_id_option = click.option(
     "--chain-id", metavar="NAME", help="A new chain's name; chosen when left out."
+)
+target_interval_option = click.option(
+    "--target-interval",
+    "target_interval_s",
+    type=click.FloatRange(MIN_TARGET_INTERVAL_S, MAX_TARGET_INTERVAL_S),
+    metavar="SECONDS",
+    help="A new chain's time between generations; the preset's when left out.",
 )
 rpc_port_option = click.option(
     "--rpc-port",
@@ -81,6 +90,7 @@ p2p_port_option = click.option(
     show_default=True,
     help="What the node is to train on: cpu, cuda, cuda:1 …",
 )
+@target_interval_option
 @data_dir_option
 @rpc_port_option
 @p2p_port_option
@@ -102,6 +112,7 @@ def init(
     peers: str | None,
     difficulty_bits: float | None,
     device: str,
+    target_interval_s: float | None,
     data_dir: Path | None,
     rpc_port: int,
     p2p_port: int,
@@ -119,9 +130,11 @@ def init(
             f"--peers {peers!r}: give ID@HOST:PORT, with commas between several; ID is what "
             f"`cometbft show-node-id` says, 40 hexadecimal digits"
         )
-    if genesis is not None and (preset, chain_id, difficulty_bits) != (None, None, None):
+    of_new_chains = (preset, chain_id, difficulty_bits, target_interval_s)
+    if genesis is not None and any(value is not None for value in of_new_chains):
         raise click.UsageError(
-            "--genesis names a chain that exists: leave out --preset, --chain-id and --difficulty"
+            "--genesis names a chain that exists: leave out --preset, --chain-id, --difficulty "
+            "and --target-interval"
         )
     name = preset or DEFAULT_PRESET
     if genesis is None:
@@ -146,6 +159,9 @@ def init(
             p2p_port=p2p_port,
             transport=transport,
             difficulty_bits=difficulty_bits,
+            target_interval_ms=None
+            if target_interval_s is None
+            else round(1_000 * target_interval_s),
         )
     else:
         made = join_chain(

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from pol_abci.cli.commands import EXIT_CODES, home_option
-from pol_abci.cli.history import History, fetch_history, read_history
+from pol_abci.cli.history import (
+    History,
+    decode_history,
+    encode_history,
+    fetch_history,
+    read_history,
+)
 from pol_abci.node.home import load_home
 from pol_abci.rules.errors import PolError
 from pol_abci.store.errors import StoreLocked
@@ -21,7 +27,7 @@ FIGURE_NAME = "figure1.png"
 
 
 class FigureNotWritten(PolError):
-    """A figure that has no place on this disk."""
+    """A figure, or its data, that has no place on this disk."""
 
 
 @click.command(epilog=EXIT_CODES)
@@ -30,20 +36,42 @@ class FigureNotWritten(PolError):
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=f"The PNG to write; {FIGURE_NAME} in the home, or here with --node, when left out.",
+    help=f"The PNG to write; {FIGURE_NAME} in the home, else here, when left out.",
 )
-def plot(*, node: str | None, home: Path, output: Path | None) -> None:
+@click.option(
+    "--data",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the data there too, as JSON.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file that --data wrote, in place of --home.",
+)
+def plot(
+    *, node: str | None, home: Path, output: Path | None, data: Path | None, source: Path | None
+) -> None:
     """Draw accuracy and block interval as the chain grows.
 
     The data is the chain's own: read from the home's store when its node is stopped, else asked
     of the running node. An older figure is overwritten.
     """
-    if node is not None:
+    if node is not None and source is not None:
+        raise click.UsageError("--node and --from name two places to take the data from: give one")
+    path = output or Path(FIGURE_NAME)
+    if source is not None:
+        history = decode_history(source.read_text(encoding="utf-8", errors="replace"))
+    elif node is not None:
         history = asyncio.run(fetch_history(node))
-        path = output or Path(FIGURE_NAME)
     else:
         history = load_history(load_home(home))
         path = output or home / FIGURE_NAME
+    if data is not None:
+        try:
+            data.write_text(encode_history(history), encoding="utf-8")
+        except OSError as error:
+            raise FigureNotWritten(f"cannot write {data}: {error.strerror}") from error
     click.echo(f"{path}: {write_figure(history, path)}")
 
 

@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 @contextmanager
 def hold_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM wait: big libraries turn one amid their import into nonsense."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    held: list[int] = []
+    # Not by a mask: the kernel would give the signal to another thread, and Python to this one.
+    before = {
+        number: signal.signal(number, lambda received, _: held.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for received in held[:1]:
+            signal.raise_signal(received)
 
 
 def run_until_stopped(

@@ -27,6 +27,7 @@ from pol_abci.cli.init import (
     p2p_port_option,
     preset_option,
     rpc_port_option,
+    target_interval_option,
 )
 from pol_abci.cli.logs import log_format_option, log_level_option
 from pol_abci.cli.observer import Observer
@@ -67,6 +68,7 @@ RPC_TIMEOUT_S = 3.0
 @passphrase_file_option
 @preset_option
 @chain_id_option
+@target_interval_option
 @rpc_port_option
 @p2p_port_option
 @log_level_option
@@ -83,6 +85,7 @@ def up(
     passphrase_file: Path | None,
     preset: str | None,
     chain_id: str | None,
+    target_interval_s: float | None,
     rpc_port: int,
     p2p_port: int,
     log_level: str,
@@ -100,6 +103,7 @@ def up(
         load_preset(preset or DEFAULT_PRESET)  # a mistyped name is told at once
         cometbft = find_cometbft(report)
         options = {"--preset": preset, "--chain-id": chain_id, "--device": device}
+        options |= {"--target-interval": str(target_interval_s) if target_interval_s else None}
         options |= {"--data-dir": str(data_dir) if data_dir else None}
         options |= {"--rpc-port": str(rpc_port), "--p2p-port": str(p2p_port)}
         init_apart(home, *(f"{name}={value}" for name, value in options.items() if value))
@@ -132,10 +136,11 @@ def up(
 
 def _refuse_settings_of_new_homes(ctx: click.Context) -> None:
     """Refuse options that would seem to change a chain that exists."""
-    for name in ("preset", "chain_id", "rpc_port", "p2p_port"):
+    for name in ("preset", "chain_id", "target_interval_s", "rpc_port", "p2p_port"):
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            flag = name.removesuffix("_s").replace("_", "-")
             raise click.UsageError(
-                f"--{name.replace('_', '-')} is for a new home, and this one exists: leave it "
+                f"--{flag} is for a new home, and this one exists: leave it "
                 f"out, or choose another folder with --home"
             )
 

@@ -92,11 +92,13 @@ def create_home(
     p2p_port: int = P2P_PORT,
     transport: str = TRANSPORTS[0],
     difficulty_bits: float | None = None,
+    target_interval_ms: int | None = None,
 ) -> Home:
     """Make the home of a new chain's only validator, which owns the share ring whole.
 
     `cometbft` is the binary; `report` gets a sentence for people now and then. Without
-    `difficulty_bits` the first difficulty follows from this machine's measured step rate.
+    `difficulty_bits` the first difficulty follows from this machine's measured step rate, without
+    `target_interval_ms` the preset's holds.
     `data_dir` is where the dataset's files lie, if not where Debian's packages put them.
 
     Raises
@@ -107,6 +109,8 @@ def create_home(
         As their names say.
     """
     chosen = load_preset(preset)
+    if target_interval_ms is not None:
+        chosen = chosen.with_target_interval(target_interval_ms)
     check_chain_id(chain_id)
     with _build_home(path) as folder:
         _init_cometbft(

@@ -33,6 +33,23 @@ class Preset:
     params: Params
     config: dict[str, Any]
 
+    def with_target_interval(self, target_interval_ms: int) -> Preset:
+        """The preset at another pace, with CometBFT's times that follow from it.
+
+        A block is waited for a twentieth of the interval, an empty one a quarter. The time for a
+        proposal stays: it depends on what a verification takes.
+        """
+        difficulty = replace(self.params.difficulty, target_interval_ms=target_interval_ms)
+        consensus = self.config["consensus"] | {
+            "timeout_commit": f"{target_interval_ms // 20}ms",
+            "create_empty_blocks_interval": f"{target_interval_ms // 4}ms",
+        }
+        return replace(
+            self,
+            params=replace(self.params, difficulty=difficulty),
+            config=self.config | {"consensus": consensus},
+        )
+
 
 def get_presets_folder() -> Path:
     """Return the folder that holds one folder for each preset."""
@@ -63,7 +80,9 @@ def load_preset(name: str) -> Preset:
 
 
 def find_preset(params: Params) -> Preset:
-    """Return the preset that a chain's parameters come from; its first difficulty is its own.
+    """Return the preset that a chain's parameters come from.
+
+    First difficulty and target interval are the chain's own.
 
     Raises
     ------
@@ -72,6 +91,8 @@ def find_preset(params: Params) -> Preset:
     """
     for name in get_preset_names():
         preset = load_preset(name)
+        if params.difficulty.target_interval_ms != preset.params.difficulty.target_interval_ms:
+            preset = preset.with_target_interval(params.difficulty.target_interval_ms)
         difficulty = replace(preset.params.difficulty, first=params.difficulty.first)
         if replace(preset.params, difficulty=difficulty) == params:
             return preset

@@ -11,14 +11,14 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
 
 from pol_abci.client.chain import ChainStatus, get_chain_status
 from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.init import create_home
-from pol_abci.node.presets import Preset, load_preset
+from pol_abci.node.presets import load_preset
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.rules.ledger import compute_supply_gap
@@ -56,17 +56,9 @@ def make_quick_home(
     change: Callable[[Params], Params] = lambda params: params,
 ) -> Home:
     """The digits preset with a target interval of 1 s and stamps of 4 bits, changed further."""
-    preset = load_preset("digits")
-    params = replace(
-        preset.params,
-        scheme=replace(preset.params.walk, stamp_bits=4),
-        difficulty=replace(preset.params.difficulty, target_interval_ms=1_000),
-    )
-    config: dict[str, Any] = preset.config | {
-        "consensus": preset.config["consensus"]
-        | {"timeout_commit": "50ms", "create_empty_blocks_interval": "250ms"}
-    }
-    quick = Preset(preset.name, change(params), config)
+    preset = load_preset("digits").with_target_interval(1_000)
+    params = replace(preset.params, scheme=replace(preset.params.walk, stamp_bits=4))
+    quick = replace(preset, params=change(params))
     with mock.patch("pol_abci.node.init.load_preset", return_value=quick):
         return create_home(
             path,

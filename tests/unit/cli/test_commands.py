@@ -141,6 +141,7 @@ def test_missing_home_is_told_with_what_to_do(command: list[str], tmp_path: Path
         ["start", "--log-level", "loud"],
         ["init", "--peers", "a@b:1"],
         ["init", "--rpc-port", "70000"],
+        ["init", "--target-interval", "0.1"],
     ],
 )
 def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
@@ -149,10 +150,11 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
     assert "Usage:" in result.stderr
 
 
-def test_joining_a_chain_takes_none_of_its_parameters(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--preset=digits", "--target-interval=2", "--difficulty=0"])
+def test_joining_a_chain_takes_none_of_its_parameters(option: str, tmp_path: Path) -> None:
     file = tmp_path / "genesis.json"
     file.touch()
-    result = run("init", "--home", tmp_path / "h", "--genesis", file, "--preset", "digits")
+    result = run("init", "--home", tmp_path / "h", "--genesis", file, option)
     assert result.exit_code == 2
     assert "leave out --preset" in result.stderr
 
@@ -254,6 +256,16 @@ def test_plot_of_a_stopped_node_reads_its_store(
     assert result.exit_code == 0, result.stderr
     assert "figure1.png: 205 generations, mean interval " in result.stdout
     assert (home / "figure1.png").read_bytes().startswith(b"\x89PNG")
+
+    # What is drawn from its data is the same picture.
+    data, again = home / "data.json", home / "again.png"
+    assert run("plot", "--home", home, "--data", data).exit_code == 0
+    assert run("plot", "--from", data, "--output", again).exit_code == 0
+    assert again.read_bytes() == (home / "figure1.png").read_bytes()
+    data.write_text("{}")
+    assert_fault(run("plot", "--from", data, "--output", again), "not what `plot --data` writes")
+    assert run("plot", "--from", data, "--node", "http://127.0.0.1:1").exit_code == 2
+    assert_fault(run("plot", "--home", home, "--data", home / "none" / "d.json"), "cannot write")
     assert_fault(
         run("plot", "--home", home, "--output", home / "none" / "f.png"), "cannot write", "f.png"
     )

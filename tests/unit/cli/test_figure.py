@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.cli.figure import describe_history, draw_figure
-from pol_abci.cli.history import History
+from pol_abci.cli.history import History, InvalidHistory, decode_history, encode_history
 from pol_abci.rules.codec import GenerationRecord
 
 if TYPE_CHECKING:
@@ -62,3 +62,30 @@ def test_a_pause_of_a_night_is_cut_and_the_figure_keeps_its_size(
     assert "1 pause left out; last 19: " in describe_history(History("d", 4_000, records))
     draw_figure(History("digits-1", 4_000, records), tmp_path / "figure1.png")
     assert (tmp_path / "figure1.png").read_bytes()[16:20] == (1_500).to_bytes(4, "big")
+
+
+def test_the_data_beside_a_figure_is_read_back_whole(make_records: RecordMaker) -> None:
+    history = History("digits-1", 4_000, make_records(3))
+    assert decode_history(encode_history(history)) == history
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('{"chain_id"', '["chain_id"'),
+        ('"chain_id": "d"', '"chain_id": 1'),
+        ('"target_interval_ms": 4000', '"target_interval_ms": 0'),
+        ('"target_interval_ms": 4000', '"target_interval_ms": true'),
+        ('"interval_ms"', '"interval"'),
+        ('"miner": "', '"miner": "x'),
+        ('"steps": ', '"steps": -'),
+        ('"steps": ', '"steps": 0.5'),
+    ],
+)
+def test_a_file_that_is_no_history_is_refused_in_words(
+    make_records: RecordMaker, old: str, new: str
+) -> None:
+    text = encode_history(History("d", 4_000, make_records(1)))
+    assert old in text
+    with pytest.raises(InvalidHistory):
+        decode_history(text.replace(old, new, 1))

@@ -274,8 +274,8 @@ def set_weights_root(document: Any) -> None:
     document["app_state"]["weights_root"] = "00" * 32
 
 
-def set_target(document: Any) -> None:
-    document["app_state"]["difficulty"]["target_interval_ms"] = 5000
+def set_slope(document: Any) -> None:
+    document["app_state"]["difficulty"]["slope"] = 5000
 
 
 def set_version(document: Any) -> None:
@@ -290,7 +290,7 @@ def remove_app_state(document: Any) -> None:
     ("change", "error", "words"),
     [
         (set_weights_root, GenesisError, "the genesis file is of another chain or version"),
-        (set_target, UnknownPreset, "has the parameters of no preset"),
+        (set_slope, UnknownPreset, "has the parameters of no preset"),
         (set_version, GenesisError, "of protocol version 2, this is version 1"),
         (remove_app_state, GenesisError, "it has no app_state"),
     ],
@@ -435,7 +435,16 @@ def test_a_presets_times_follow_its_target_interval(name: str) -> None:
         f"{target_ms // 4}ms",
         f"{target_ms // 4000}s",
     }
-    assert find_preset(preset.params).name == name
+    assert find_preset(preset.params) == preset
     assert int(compose_consensus_params(preset.params)["evidence"]["max_age_duration"]) == (
         preset.params.ledger.maturity_generations * target_ms * 10**6
     )
+
+
+def test_another_pace_is_known_by_whoever_joins() -> None:
+    difficulty = load_preset("digits").params.difficulty
+    chosen = load_preset("digits").with_target_interval(1_500)
+    assert chosen.params.difficulty == replace(difficulty, target_interval_ms=1_500)
+    assert chosen.config["consensus"]["timeout_commit"] == "75ms"
+    assert chosen.config["consensus"]["create_empty_blocks_interval"] == "375ms"
+    assert find_preset(chosen.params) == chosen
