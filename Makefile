@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study fuzz soak clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study figure fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -11,6 +11,7 @@ INPUTS ?= 1000000
 KILLS ?= 100
 MINUTES ?= 30
 SEED ?= 1
+PRESET ?= digits
 # A recipe reads these from its environment: a folder's name may hold spaces.
 export GENERATIONS DIR
 
@@ -84,6 +85,9 @@ soak: $(DEV_STAMP) cometbft ## put a chain under every fault: KILLS=100 MINUTES=
 
 study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/study.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/learning.py
+
+figure: $(DEV_STAMP) cometbft ## grow a chain and draw Figure 1 into docs/figures: PRESET=digits GENERATIONS=40
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/figure1.py $(PRESET) --generations $(GENERATIONS)
 
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

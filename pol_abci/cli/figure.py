@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,6 +26,8 @@ ACCURACY_COLOUR = "#0072B2"
 INTERVAL_COLOUR = "#F0B36B"
 TARGET_COLOUR = "#A65E00"
 SGD_COLOUR = "#444444"
+CAPTION_CHARACTERS = 110
+"""Of a line below the picture; longer ones would be cut off."""
 MARKED_POINTS = 80
 """Up to so many generations each measurement gets a dot."""
 NAMED_CUTS = 10
@@ -58,10 +61,13 @@ def describe_history(history: History) -> str:
     return "; ".join(parts)
 
 
-def draw_figure(history: History, path: Path, plain_sgd: Sequence[tuple[int, float]] = ()) -> None:
+def draw_figure(
+    history: History, path: Path, plain_sgd: Sequence[tuple[float, float]] = ()
+) -> None:
     """Write the figure to `path` as a PNG of 1,500 x 900 pixels.
 
-    `plain_sgd` are generations, and what part of E plain SGD gets right after as many steps.
+    `plain_sgd` are generations, parts of them too, and what part of E plain SGD gets right after
+    as many steps.
     """
     figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -132,7 +138,8 @@ def draw_figure(history: History, path: Path, plain_sgd: Sequence[tuple[int, flo
     accuracy.grid(axis="y", alpha=0.25)
     accuracy.set_xlim(generations[0] - 0.6, generations[-1] + 0.6)
     accuracy.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    accuracy.set_xlabel(f"generation\n\n{describe_history(history)}")
+    caption = textwrap.fill(describe_history(history), CAPTION_CHARACTERS)
+    accuracy.set_xlabel(f"generation\n\n{caption}")
     accuracy.set_title(
         f"{history.chain_id}: accuracy and block interval as the chain grows", pad=30
     )

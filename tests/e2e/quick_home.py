@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 APP, COMETBFT = "start --home", "node --home"
 MINER, VERIFIER = "mine --node", "verifier_process"
 """What tells these children's command lines from the others'."""
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 """What a test waits for something that must come; far more than it takes on a busy machine."""
 
 
