@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from pol_abci.client.rpc import RpcError, UnexpectedAnswer
+from pol_abci.client.rpc import RpcError
 from pol_abci.rules.codec import ProofMessage, decode_tx
 from pol_abci.rules.errors import InvalidTx
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ProofMissing(RpcError):
-    """A block without the transaction that a record says it has."""
+    """A block that the node does not have, or that is without the proof that a record names."""
 
 
 async def get_claim(rpc: RpcClient, record: GenerationRecord) -> Claim:
@@ -26,10 +26,15 @@ async def get_claim(rpc: RpcClient, record: GenerationRecord) -> Claim:
 
     Raises
     ------
-    ProofMissing, RpcError, NodeUnreachable
-        When the node does not give it.
+    ProofMissing
+        When the node does not have it.
+    NodeUnreachable
+        When it cannot be asked now.
     """
-    block = await rpc.block(record.height)
+    try:
+        block = await rpc.block(record.height)
+    except RpcError as error:
+        raise ProofMissing(f"block {record.height} is not to be had: {error}") from error
     return read_claim(find_proof(block.txs, record))
 
 
@@ -54,13 +59,13 @@ def read_claim(raw: bytes) -> Claim:
 
     Raises
     ------
-    UnexpectedAnswer
+    ProofMissing
         When it is no proof.
     """
     try:
         message = decode_tx(raw, len(raw)).message
     except InvalidTx as error:
-        raise UnexpectedAnswer(f"a generation's proof cannot be read: {error}") from error
+        raise ProofMissing(f"a generation's proof cannot be read: {error}") from error
     if not isinstance(message, ProofMessage):
-        raise UnexpectedAnswer("a generation's transaction is no proof")
+        raise ProofMissing("a generation's transaction is no proof")
     return message.claim

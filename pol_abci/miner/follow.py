@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
-from pol_abci.client.proofs import get_claim
+from pol_abci.client.proofs import ProofMissing, get_claim
 from pol_abci.learning import weights as canonical
 from pol_abci.learning.prover import FalseRecord
 from pol_abci.learning.scheme import get_scheme
@@ -113,7 +113,7 @@ class Follower:
             records = await self._get_missed(head, status)
             claims = await self._get_claims(records)
             self.head = await asyncio.to_thread(self._replay_all, head, records, claims, status)
-        except FalseHistory as error:
+        except (FalseHistory, ProofMissing) as error:
             return await self._start_anew(status, f"{error}; ")
         return CatchUp(status, is_new_head=True, records=records)
 

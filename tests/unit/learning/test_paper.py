@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import itertools
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pol_abci.learning import paper
 from pol_abci.learning import weights as canonical
@@ -297,3 +300,13 @@ def test_a_genesis_that_says_another_size_of_the_model_is_refused(task: Task) ->
     scheme = PaperParams(anchor=False, weights_bytes=29_380)
     with pytest.raises(GenesisError, match="the model's weights have 29384"):
         load_task(replace(task.params, scheme=scheme), None, "paper-test")
+
+
+@given(st.data())
+def test_bytes_from_strangers_are_weights_or_not(task: Task, data: st.DataObject) -> None:
+    frame = bytearray(canonical.pack(task.initial_weights))
+    start = data.draw(st.integers(0, 40) | st.integers(0, len(frame) - 1))
+    end = data.draw(st.integers(start, min(len(frame), start + 8)))
+    frame[start:end] = data.draw(st.binary(max_size=8))
+    with contextlib.suppress(WeightsMismatch):
+        assert len(canonical.unpack(task.model, bytes(frame))) == task.model.size
