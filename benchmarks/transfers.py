@@ -1,13 +1,15 @@
 """Transfers committed a second beside CometBFT's own Go kvstore, and the app's CPU for each.
 
-Both chains run at once, one validator each, with the digits preset's configuration of consensus
+The chains run at once, one validator each, with the digits preset's configuration of consensus
 and mempool; they are loaded in turn, over HTTP and over WebSocket. The app verifies a signature
-for each transfer, the kvstore none. Nobody mines.
+for each transfer, the kvstore none. A third chain's app only says yes, in Python and over the same
+socket (`yes_app.py`): what no application could be quicker than. Nobody mines.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import statistics
 import subprocess
 import sys
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 CHAIN_ID = "pol-bench"
-APP_PORTS, KVSTORE_PORTS = (29757, 29756), (29767, 29766)
+APP_PORTS, KVSTORE_PORTS, YES_PORTS = (29757, 29756), (29767, 29766), (29777, 29776)
 """RPC and peers. Not CometBFT's own choice: a node of the user's may run there."""
 LINES = 16
 """Connections that send."""
@@ -49,6 +51,7 @@ ROUNDS = 2
 """Of each chain over each transport, alternating."""
 KINDS: dict[str, type[Line]] = {"HTTP": HttpLine, "WebSocket": WebSocketLine}
 BALANCE, FEE, AMOUNT = Amount(10**9), Amount(1_000), Amount(1)
+YES_APP = Path(__file__).with_name("yes_app.py")
 PATIENCE_S = 300.0
 """For a node to come up."""
 
@@ -59,7 +62,9 @@ class Measured:
 
     app_rates: list[float] = field(default_factory=list)
     kvstore_rates: list[float] = field(default_factory=list)
+    yes_rates: list[float] = field(default_factory=list)
     app_cpu_us: list[float] = field(default_factory=list)
+    yes_cpu_us: list[float] = field(default_factory=list)
 
 
 def make_home(path: Path, ports: tuple[int, int], keys: Sequence[AccountKey]) -> Home:
@@ -180,31 +185,41 @@ def measure() -> Iterator[Figure]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ours = make_home(folder / "app", APP_PORTS, keys)
         kvstore = make_home(folder / "kvstore", KVSTORE_PORTS, ())
+        yes = make_home(folder / "yes", YES_PORTS, ())
         cli = (sys.executable, "-m", "pol_abci.cli", "start", "--home", ".")
         app = start(stack, ours, "app.log", *cli, "--log-level", "warning")
+        yes_app = start(stack, yes, "app.log", sys.executable, str(YES_APP), yes.settings.listen)
         start_cometbft(stack, ours)
+        start_cometbft(stack, yes)
         start_cometbft(stack, kvstore, "--proxy_app=kvstore")
         for _ in range(ROUNDS):
             for name, kind in KINDS.items():
                 signed = transfers.sign_round()
                 authenticate_us.append(measure_authenticate_us(signed[0]))
                 rounds = measured[name]
-                before_s = compute_cpu_s(app)
-                rounds.app_rates.append(run_load(kind, ours, signed))
-                rounds.app_cpu_us.append((compute_cpu_s(app) - before_s) * 1e6 / TRANSFERS)
-                rounds.kvstore_rates.append(run_load(kind, kvstore, make_pairs(signed)))
+                pairs = make_pairs(signed)
+                for process, home, txs, rates, cpus_us in (
+                    (app, ours, signed, rounds.app_rates, rounds.app_cpu_us),
+                    (yes_app, yes, pairs, rounds.yes_rates, rounds.yes_cpu_us),
+                ):
+                    before_s = compute_cpu_s(process)
+                    rates.append(run_load(kind, home, txs))
+                    cpus_us.append((compute_cpu_s(process) - before_s) * 1e6 / TRANSFERS)
+                rounds.kvstore_rates.append(run_load(kind, kvstore, pairs))
     verify_us = statistics.median(authenticate_us)
     for name, rounds in measured.items():
-        yield Figure(
-            name=f"committed transfers over {name}, {LINES} connections",
-            value=f"{statistics.median(rounds.app_rates):,.0f} /s with signatures verified",
-            beside=f"{statistics.median(rounds.kvstore_rates):,.0f} /s CometBFT's kvstore in Go",
-            ratio=statistics.median(
-                ours / theirs
-                for ours, theirs in zip(rounds.app_rates, rounds.kvstore_rates, strict=True)
-            ),
-            goal="at least 0.5",
-        )
+        kvstore_rates = rounds.kvstore_rates
+        for what, rates, said, goal in (
+            ("committed transfers", rounds.app_rates, "with signatures verified", "at least 0.5"),
+            ("committed by an app that only says yes", rounds.yes_rates, "unverified", ""),
+        ):
+            yield Figure(
+                name=f"{what} over {name}, {LINES} connections",
+                value=f"{statistics.median(rates):,.0f} /s {said}",
+                beside=f"{statistics.median(kvstore_rates):,.0f} /s CometBFT's kvstore in Go",
+                ratio=statistics.median(map(operator.truediv, rates, kvstore_rates)),
+                goal=goal,
+            )
     for name, rounds in measured.items():
         cpu_us = statistics.median(rounds.app_cpu_us)
         yield Figure(
@@ -213,6 +228,10 @@ def measure() -> Iterator[Figure]:
             beside=f"{verify_us:.0f} us reading it and verifying its signature alone",
             ratio=cpu_us / verify_us,
             goal="at most 150 us",
+        )
+        yield Figure(
+            name=f"CPU a transaction over {name} of an app that only says yes",
+            value=f"{statistics.median(rounds.yes_cpu_us):.0f} us",
         )
 
 

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from pol_abci.abci.framing import FrameReader, FramingError, encode_frame
 from pol_abci.abci.generated.abci.types_pb2 import (
     Request,
+    RequestFlush,
     Response,
     ResponseEcho,
     ResponseException,
@@ -44,6 +45,8 @@ REPLY_BUFFER_BYTES = 262_144
 """Replies are joined into one write up to here, while further requests are at hand."""
 REQUESTS_IN_A_ROW = 32
 """After so many answers that never waited they are written, and the others have their turn."""
+FLUSH = RequestFlush()
+FLUSH_FRAME = Request(flush=FLUSH).SerializeToString()
 FLUSHED = encode_frame(Response(flush=ResponseFlush()).SerializeToString())
 GOODBYE_SECONDS = 2.0
 """For a peer to take the exception reply that ends its connection."""
@@ -265,6 +268,8 @@ def decode_request(frame: bytes) -> tuple[str, Any]:
     UnknownRequest
         The frame is no message, or none that ABCI 2.0 has.
     """
+    if frame == FLUSH_FRAME:  # every second message
+        return "flush", FLUSH
     try:
         envelope = Request.FromString(frame)
     except DecodeError as fault:

@@ -33,6 +33,7 @@ from pol_abci.rules.transition import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from pol_abci.app.replica import Replica
@@ -63,6 +64,7 @@ class _Decided:
     """A finalized block that waits for Commit."""
 
     height: int
+    state: Overlay
     pending: Pending
     accepted: GenerationRecord | None
     weights: bytes | None
@@ -234,19 +236,22 @@ class Consensus:
         # Verify the weights are the head's, before the chain hears of them
         if pending.weights_root != get_head(executed.state).weights_root:
             raise OtherWeights
-        self._decided = _Decided(request.height, pending, outcome.accepted, weights)
-        return abci.ResponseFinalizeBlock(
+        self._decided = _Decided(request.height, executed.state, pending, outcome.accepted, weights)
+        response = abci.ResponseFinalizeBlock(
             tx_results=[_encode_result(result.error, result.events) for result in outcome.txs],
-            events=[_encode_event(event) for event in outcome.events],
             validator_updates=_encode_updates(outcome.validator_updates),
             app_hash=pending.app_hash,
         )
+        _add_events(response.events, outcome.events)
+        return response
 
     def commit(self) -> abci.ResponseCommit:
         """Write the decided block's state: all of it, or none."""
         decided = self._decided
         assert decided is not None, "Commit without FinalizeBlock"
-        self._replica.commit(decided.pending, decided.height, decided.accepted, decided.weights)
+        self._replica.commit(
+            decided.pending, decided.state, decided.height, decided.accepted, decided.weights
+        )
         self._genesis = self._decided = self._executed = None
         if (accepted := decided.accepted) is not None:
             log.info(
@@ -348,16 +353,21 @@ def _reject(raw: bytes, error: InvalidTx) -> abci.ResponseProcessProposal:
 
 def _encode_result(error: InvalidTx | None, events: Sequence[Event]) -> abci.ExecTxResult:
     """Code, data and gas are hashed by CometBFT: every failure looks alike there."""
-    if error is None:
-        return abci.ExecTxResult(code=CODE_OK, events=[_encode_event(event) for event in events])
-    return abci.ExecTxResult(code=CODE_FAILED, log=f"code {error.code}: {error}")
+    if error is not None:
+        return abci.ExecTxResult(code=CODE_FAILED, log=f"code {error.code}: {error}")
+    result = abci.ExecTxResult(code=CODE_OK)
+    _add_events(result.events, events)
+    return result
 
 
-def _encode_event(event: Event) -> abci.Event:
-    attributes = [
-        abci.EventAttribute(key=key, value=value, index=True) for key, value in event.attributes
-    ]
-    return abci.Event(type=event.type, attributes=attributes)
+def _add_events(
+    encoded: RepeatedCompositeFieldContainer[abci.Event], events: Sequence[Event]
+) -> None:
+    """Write events where they belong: what is made elsewhere is copied there."""
+    for event in events:
+        attributes = encoded.add(type=event.type).attributes
+        for key, value in event.attributes:
+            attributes.add(key=key, value=value, index=True)
 
 
 def _encode_updates(updates: Iterable[ValidatorUpdate]) -> list[abci.ValidatorUpdate]:

@@ -12,7 +12,8 @@ import structlog
 
 from pol_abci.app.tickets import TICKET_BYTES, Ticket, Tickets
 from pol_abci.rules import keys
-from pol_abci.rules.codec import Account, GenerationRecord, ValidatorSet
+from pol_abci.rules.codec import GenerationRecord, ValidatorSet
+from pol_abci.rules.ledger import find_account
 from pol_abci.rules.progress import compute_ticket_time_ms
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import Overlay, RememberedState
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pol_abci.app.verifier import Verifier
-    from pol_abci.rules.codec import Head, SignedTx
+    from pol_abci.rules.codec import Account, Head, SignedTx
     from pol_abci.rules.genesis import Genesis
     from pol_abci.rules.params import Address
     from pol_abci.rules.proof import Claim, TrueWalk
@@ -75,7 +76,7 @@ class Replica:
         self._authenticated: OrderedDict[bytes, SignedTx] = OrderedDict()
         self._authenticated_bytes = 0
         verifier.on_true_walk = self.keep_ticket
-        self.state: StateReader = RememberedState(store.state())
+        self.state = RememberedState(store.state())
         self.mempool_state = Overlay(self.state)
         if store.height:
             self.time_ms = self.get_head().time_ms
@@ -85,23 +86,27 @@ class Replica:
 
     def begin(self, state: StateReader, weights: bytes) -> None:
         """Stand at genesis: `state` is what InitChain made, `weights` are W_0."""
-        self.state = state
-        self.mempool_state = Overlay(state)
+        self.state = RememberedState(state)
+        self.mempool_state = Overlay(self.state)
         self._follow_head(weights)
 
     def commit(
         self,
         pending: Pending,
+        state: Overlay,
         height: int,
         accepted: GenerationRecord | None,
         weights: bytes | None,
     ) -> None:
-        """Write a decided block's state and go on from it. Nothing is written if this raises."""
+        """Write a decided block's state and go on from it. Nothing is written if this raises.
+
+        `pending` is `state`, an overlay of this one, as the store has prepared it.
+        """
         assert (accepted is None) == (weights is None)
         record = None if accepted is None else (accepted.generation, accepted.encode())
         self.store.commit(pending, height, record)
         self.committed_ms = self.get_now_ms()
-        self.state = RememberedState(self.store.state())
+        self.state = self.state.advance(self.store.state(), state)
         self.mempool_state = Overlay(self.state)
         if weights is not None:
             self._follow_head(weights)
@@ -113,8 +118,7 @@ class Replica:
 
     def get_account(self, address: Address) -> Account | None:
         """Return an account, or None for one that nothing was ever sent to."""
-        data = self.state.get(keys.account(address))
-        return None if data is None else Account.decode(data)
+        return find_account(self.state, address)
 
     def get_validator_keys(self) -> frozenset[bytes]:
         """Return the consensus keys of the validators last given to CometBFT."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
@@ -22,10 +22,6 @@ from pol_abci.rules.proof import Claim, PaperClaim, WalkClaim
 
 SIGNATURE_BYTES = 64
 ROOT_BYTES = 32
-
-REMEMBERED_RECORDS = 8_192
-"""Records kept in their decoded form, a few MB; strangers choose which."""
-_REMEMBERED: dict[tuple[type[Record], bytes], Record] = {}
 
 AnyProtobuf = TypeVar("AnyProtobuf", bound=Protobuf)
 
@@ -144,15 +140,14 @@ def decode_tx(raw: bytes, max_tx_bytes: int = MAX_TX_BYTES) -> SignedTx:
     if len(raw) > max_tx_bytes:
         raise OversizeTx(f"{len(raw)} bytes: a transaction has at most {max_tx_bytes}")
     tx = _parse_tx(tx_pb2.Tx, raw)
-    # Rebuilt from what was understood: anything unknown, repeated or oddly encoded differs.
-    if encode_tx(tx.body, tx.public_key, tx.signature) != raw:
+    if not _is_canonical(tx, raw):
         raise MalformedTx("encode the transaction canonically")
     _check_length("public_key", tx.public_key, PUBLIC_KEY_BYTES)
     _check_length("signature", tx.signature, SIGNATURE_BYTES)
     address = compute_address(tx.public_key)
     body = _parse_tx(tx_pb2.TxBody, tx.body)
     message = _decode_message(body, address)
-    if encode_body(body.sequence, body.fee, message) != tx.body:
+    if not _is_canonical(body, tx.body):
         raise MalformedTx("encode the body canonically")
     if isinstance(message, ProofMessage) and (body.sequence or body.fee):
         raise MalformedTx("leave sequence and fee of a proof at 0")
@@ -173,6 +168,15 @@ def _parse_tx(kind: type[AnyProtobuf], raw: bytes) -> AnyProtobuf:
         return kind.FromString(raw)
     except DecodeError as error:
         raise MalformedTx(f"not a protobuf {kind.DESCRIPTOR.name}") from error
+
+
+def _is_canonical(message: Protobuf, raw: bytes) -> bool:
+    """Whether what was understood of `raw` is all of it, in its one encoding.
+
+    Anything unknown, repeated, out of order or oddly encoded differs when it is written anew.
+    """
+    message.DiscardUnknownFields()
+    return _serialize(message) == raw
 
 
 def _decode_message(body: tx_pb2.TxBody, address: Address) -> Message:
@@ -243,9 +247,7 @@ class Record:
             For a number that its field cannot hold, a bug of the caller.
         """
         names = self.__dataclass_fields__
-        payload = _serialize(self.PROTOBUF(**{name: getattr(self, name) for name in names}))
-        _remember(self, payload)
-        return payload
+        return _serialize(self.PROTOBUF(**{name: getattr(self, name) for name in names}))
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
@@ -256,13 +258,8 @@ class Record:
         MalformedRecord
             For bytes that are no such record: damage, or a peer's lie.
         """
-        known = _REMEMBERED.get((cls, payload))
-        if known is not None:
-            return cast("Self", known)
         message = _parse_record(cls.PROTOBUF, payload)
-        record = cls(**{name: getattr(message, name) for name in cls.__dataclass_fields__})
-        _remember(record, payload)
-        return record
+        return cls(**{name: getattr(message, name) for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,13 +404,6 @@ class GenerationRecord(Record):
     correct_all: int = 0
     size_all: int = 0
     batch: bytes = b""
-
-
-def _remember(record: Record, payload: bytes) -> None:
-    """Spare the decoding of what was written or read a moment ago: records never change."""
-    if len(_REMEMBERED) >= REMEMBERED_RECORDS:
-        _REMEMBERED.clear()
-    _REMEMBERED[type(record), payload] = record
 
 
 def _serialize(message: Protobuf) -> bytes:

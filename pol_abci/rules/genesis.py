@@ -176,10 +176,10 @@ def process_genesis(state: Overlay, chain_id: str, genesis: Genesis) -> tuple[Va
         time_ms=0,  # until the second block sets t_0
         weights_root=genesis.weights_root,
     )
-    state.set(keys.chain(), Chain(stage=0).encode())
-    state.set(keys.head(), head.encode())
+    state.set(keys.chain(), Chain(stage=0))
+    state.set(keys.head(), head)
     issued = sum(account.balance for account in genesis.accounts)
-    state.set(keys.supply(), Supply(issued=issued).encode())
+    state.set(keys.supply(), Supply(issued=issued))
     for account in genesis.accounts:
         set_account(state, account.address, Account(balance=account.balance))
         if account.consensus_key is not None:

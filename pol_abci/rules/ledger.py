@@ -14,9 +14,10 @@ from pol_abci.rules.block import Event
 from pol_abci.rules.codec import Account, Reward, Supply, ValidatorOwner
 from pol_abci.rules.errors import FeeTooLow, InsufficientFunds, InvalidAmount, InvalidSequence
 from pol_abci.rules.params import MAX_SUPPLY, Address
+from pol_abci.rules.state import DictState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from pol_abci.rules.codec import SignedTx, Transfer
     from pol_abci.rules.params import LedgerParams
@@ -29,52 +30,52 @@ _REWARD_PREFIX = keys.reward(0)[:-8]
 
 def get_account(state: StateReader, address: Address) -> Account:
     """The account of an address; one that nobody has paid yet is empty."""
-    payload = state.get(keys.account(address))
-    return Account() if payload is None else Account.decode(payload)
+    return find_account(state, address) or Account()
+
+
+def find_account(state: StateReader, address: Address) -> Account | None:
+    """The account of an address, or None where there is none."""
+    return state.get_record(keys.account(address), Account)
 
 
 def set_account(state: Overlay, address: Address, account: Account) -> None:
     """Write an account."""
-    state.set(keys.account(address), account.encode())
+    state.set(keys.account(address), account)
 
 
 def get_owner(state: StateReader, consensus_address: bytes) -> Address | None:
     """The account that bound the consensus key of this address, if any did."""
-    payload = state.get(keys.validator(consensus_address))
-    return None if payload is None else ValidatorOwner.decode(payload).address
+    owner = state.get_record(keys.validator(consensus_address), ValidatorOwner)
+    return None if owner is None else owner.address
 
 
 def get_supply(state: StateReader) -> Supply:
     """Base units issued and burned so far."""
-    payload = state.get(keys.supply())
-    assert payload is not None, "genesis writes the supply"
-    return Supply.decode(payload)
+    supply = state.get_record(keys.supply(), Supply)
+    assert supply is not None, "genesis writes the supply"
+    return supply
 
 
 def process_charge(
-    state: Overlay,
-    params: LedgerParams,
-    proposer: bytes,
-    tx: SignedTx,
-    transfer: Transfer | None = None,
+    state: Overlay, params: LedgerParams, tx: SignedTx, transfer: Transfer | None = None
 ) -> None:
     """Take what a transaction costs its sender: sequence number, fee, amount, a new account's burn.
 
-    The fee is the proposer's, and paid when all is taken: a sender can't spend a fee that comes
-    back to him as the proposer. A transfer's amount is still to be given to its recipient.
+    A transfer's amount is still to be given to its recipient, and the fee to the proposer.
 
     Raises
     ------
     InvalidSequence, FeeTooLow, InsufficientFunds
     """
-    sender = get_account(state, tx.address)
+    known = find_account(state, tx.address)
+    sender = known or Account()
     if tx.sequence != sender.sequence + 1:
         raise InvalidSequence(f"sequence {tx.sequence}: the next is {sender.sequence + 1}")
     if tx.fee < params.min_fee:
         raise FeeTooLow(f"fee {tx.fee}: give at least {params.min_fee}")
     amount, recipient = (transfer.amount, transfer.recipient) if transfer else (0, tx.address)
-    is_known = all(state.get(keys.account(each)) is not None for each in (tx.address, recipient))
-    burn = 0 if is_known else params.account_burn
+    is_new = known is None or find_account(state, recipient) is None
+    burn = params.account_burn if is_new else 0
     needed = amount + tx.fee + burn
     if sender.balance < needed:
         reason = f" ({burn} of it burned, for a new account)" if burn else ""
@@ -82,15 +83,18 @@ def process_charge(
     charged = replace(sender, balance=sender.balance - needed, sequence=tx.sequence)
     set_account(state, tx.address, charged)
     _burn(state, burn)
-    owner = get_owner(state, proposer)
+
+
+def process_fee(state: Overlay, owner: Address | None, fee: int) -> None:
+    """Give a fee that was taken to the account behind the proposer, or burn it if there is none."""
     if owner is None:
-        _burn(state, tx.fee)
+        _burn(state, fee)
     else:
-        _pay(state, owner, tx.fee)
+        _pay(state, owner, fee)
 
 
 def process_transfer(
-    state: Overlay, params: LedgerParams, proposer: bytes, tx: SignedTx, transfer: Transfer
+    state: Overlay, params: LedgerParams, tx: SignedTx, transfer: Transfer
 ) -> tuple[Event, ...]:
     """Move coins from the sender to the recipient, who need not have an account yet.
 
@@ -101,7 +105,7 @@ def process_transfer(
     amount = transfer.amount
     if not 1 <= amount <= MAX_SUPPLY:
         raise InvalidAmount(f"amount {amount}: give 1 to {MAX_SUPPLY}")
-    process_charge(state, params, proposer, tx, transfer)
+    process_charge(state, params, tx, transfer)
     _pay(state, transfer.recipient, amount)
     sender, recipient = tx.address.hex(), transfer.recipient.hex()
     attributes = (("sender", sender), ("recipient", recipient), ("amount", str(amount)))
@@ -118,9 +122,9 @@ def process_reward(state: Overlay, params: LedgerParams, generation: int, miner:
     """Mint for the proof that extends the head of `generation`, and pay out what matures."""
     amount = compute_reward(params, generation)
     if amount:
-        state.set(keys.reward(generation + 1), Reward(address=miner, amount=amount).encode())
+        state.set(keys.reward(generation + 1), Reward(address=miner, amount=amount))
         supply = get_supply(state)
-        state.set(keys.supply(), replace(supply, issued=supply.issued + amount).encode())
+        state.set(keys.supply(), replace(supply, issued=supply.issued + amount))
     _process_maturity(state, params, generation + 1)
 
 
@@ -131,11 +135,8 @@ def process_reward_burn(
     burned = 0
     first = max(1, generation + 1 - params.maturity_generations)
     for minted in range(first, generation + 1):
-        payload = state.get(keys.reward(minted))
-        if payload is None:
-            continue
-        reward = Reward.decode(payload)
-        if reward.address == address:
+        reward = state.get_record(keys.reward(minted), Reward)
+        if reward is not None and reward.address == address:
             state.delete(keys.reward(minted))
             burned += reward.amount
     _burn(state, burned)
@@ -147,31 +148,24 @@ def compute_supply_gap(state: StateReader, entries: Iterable[tuple[bytes, bytes]
 
     `entries` are all keys and payloads of `state`.
     """
-    supply = get_supply(state)
-    held = sum(_get_held(key, payload) for key, payload in entries)
-    return held - (supply.issued - supply.burned)
+    payloads = dict(entries)
+    listed = DictState(payloads)
+    held = sum(_get_held(listed, key) for key in payloads)
+    return held - _compute_circulation(state)
 
 
-def is_supply_conserved(before: StateReader, changes: Mapping[bytes, bytes | None]) -> bool:
-    """Whether `changes` to a state move coins without making or losing any."""
-    held = sum(
-        _get_held(key, payload) - _get_held(key, before.get(key))
-        for key, payload in changes.items()
-    )
-    new = changes.get(keys.supply())
-    if new is None:
-        return held == 0
-    then, now = get_supply(before), Supply.decode(new)
-    return held == (now.issued - now.burned) - (then.issued - then.burned)
+def is_supply_conserved(before: StateReader, after: Overlay) -> bool:
+    """Whether what was written to `after`, on top of `before`, makes no coins and loses none."""
+    held = sum(_get_held(after, key) - _get_held(before, key) for key in after.written)
+    return held == _compute_circulation(after) - _compute_circulation(before)
 
 
 def _process_maturity(state: Overlay, params: LedgerParams, generation: int) -> None:
     """Make the reward that matures at `generation` spendable."""
     minted = generation - params.maturity_generations
-    payload = state.get(keys.reward(minted)) if minted > 0 else None
-    if payload is None:
+    reward = state.get_record(keys.reward(minted), Reward) if minted > 0 else None
+    if reward is None:
         return  # burned, or the rewards have run out, or none is so old
-    reward = Reward.decode(payload)
     state.delete(keys.reward(minted))
     _pay(state, reward.address, reward.amount)
 
@@ -185,15 +179,21 @@ def _pay(state: Overlay, address: Address, amount: int) -> None:
 def _burn(state: Overlay, amount: int) -> None:
     if amount:
         supply = get_supply(state)
-        state.set(keys.supply(), replace(supply, burned=supply.burned + amount).encode())
+        state.set(keys.supply(), replace(supply, burned=supply.burned + amount))
 
 
-def _get_held(key: bytes, payload: bytes | None) -> int:
+def _compute_circulation(state: StateReader) -> int:
+    """Base units issued and not burned."""
+    supply = get_supply(state)
+    return supply.issued - supply.burned
+
+
+def _get_held(state: StateReader, key: bytes) -> int:
     """Base units that an entry of the state holds."""
-    if payload is None:
-        return 0
     if key.startswith(_ACCOUNT_PREFIX):
-        return Account.decode(payload).balance
+        account = state.get_record(key, Account)
+        return 0 if account is None else account.balance
     if key.startswith(_REWARD_PREFIX):
-        return Reward.decode(payload).amount
+        reward = state.get_record(key, Reward)
+        return 0 if reward is None else reward.amount
     return 0

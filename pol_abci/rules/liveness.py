@@ -42,15 +42,15 @@ def process_liveness(
             set_account(state, owner, replace(account, jailed=True))
             events.append(Event("jail", (("address", owner.hex()),)))
         else:
-            state.set(keys.liveness(vote.address), liveness.encode())
+            state.set(keys.liveness(vote.address), liveness)
     return tuple(events)
 
 
 def get_liveness(state: Overlay, params: ShareParams, consensus_address: bytes) -> Liveness:
     """What has been counted of a validator; nothing yet after it joins or leaves jail."""
-    payload = state.get(keys.liveness(consensus_address))
-    if payload is not None:
-        return Liveness.decode(payload)
+    known = state.get_record(keys.liveness(consensus_address), Liveness)
+    if known is not None:
+        return known
     return Liveness(observed=0, position=0, missed=bytes(-(-params.liveness_window // _BYTE_BITS)))
 
 

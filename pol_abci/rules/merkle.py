@@ -28,6 +28,7 @@ WEIGHTS_STORE = b"weights"
 
 _PLAIN = b"\x01"
 _LENGTHENED = b"\x02\x00"
+_DIGEST_LENGTH = bytes((HASH_BYTES,))
 
 
 def hash_leaf(leaf: bytes) -> bytes:
@@ -99,7 +100,7 @@ def encode_value(payload: bytes) -> bytes:
 
 
 def _get_prefix(payload_bytes: int) -> bytes:
-    return _LENGTHENED if len(_PLAIN) + payload_bytes == HASH_BYTES else _PLAIN
+    return _LENGTHENED if payload_bytes == HASH_BYTES - 1 else _PLAIN
 
 
 def decode_value(stored: bytes) -> bytes:
@@ -119,8 +120,10 @@ def decode_value(stored: bytes) -> bytes:
 
 def encode_uvarint(number: int) -> bytes:
     """Little-endian base 128, the highest bit of a byte saying that another follows."""
+    if number < 0x80:  # noqa: PLR2004  # what seven bits cannot hold
+        return number.to_bytes(1, "big")
     encoded = bytearray()
-    while number >= 0x80:  # noqa: PLR2004  # what seven bits cannot hold
+    while number >= 0x80:  # noqa: PLR2004
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
@@ -140,7 +143,7 @@ def hash_entry(key: bytes, payload: bytes | memoryview) -> bytes:
 
 
 def _encode_leaf(key: bytes, digest: bytes) -> bytes:
-    return b"".join((encode_uvarint(len(key)), key, bytes((HASH_BYTES,)), digest))
+    return encode_uvarint(len(key)) + key + _DIGEST_LENGTH + digest
 
 
 def bucket_of(key: bytes) -> int:
@@ -208,6 +211,21 @@ def _hash_bucket(root: bytes) -> bytes:
     return hash_leaf(compute_leaf(b"", root))
 
 
+def _compute_empty_nodes() -> tuple[bytes, ...]:
+    """Nodes over empty buckets alone, by the number of bits of a node's own number."""
+    node = _hash_bucket(EMPTY_ROOT)
+    nodes = [node]
+    while len(nodes) < BUCKETS.bit_length():
+        node = hash_inner(node, node)
+        nodes.append(node)
+    return (b"", *reversed(nodes))
+
+
+_EMPTY_NODES = _compute_empty_nodes()
+_UNTOUCHED = bytes(HASH_BYTES)
+"""Stands for the empty node of its place: memory that was never written takes none."""
+
+
 @dataclass(frozen=True, slots=True)
 class TreeChange:
     """The nodes that differ from a `BucketTree` whose root is `base_root`, and the new root."""
@@ -218,7 +236,7 @@ class TreeChange:
 
 
 class BucketTree:
-    """The `state` store's tree over its 65,536 buckets, all nodes in memory (4 MiB).
+    """The `state` store's tree over its 65,536 buckets, all nodes in memory (at most 4 MiB).
 
     Node 1 is the root, the children of node k are 2k and 2k + 1, bucket i is node 65,536 + i.
     """
@@ -226,10 +244,6 @@ class BucketTree:
     def __init__(self) -> None:
         """Start with all buckets empty."""
         self._nodes = bytearray(2 * BUCKETS * HASH_BYTES)
-        node, first = _hash_bucket(EMPTY_ROOT), BUCKETS
-        while first:
-            self._nodes[first * HASH_BYTES : 2 * first * HASH_BYTES] = node * first
-            node, first = hash_inner(node, node), first // 2
 
     @classmethod
     def from_roots(cls, roots: Mapping[int, bytes]) -> BucketTree:
@@ -258,10 +272,20 @@ class BucketTree:
             nodes[BUCKETS + index] = _hash_bucket(root)
         level = sorted(nodes)
         while level and level[0] > 1:
-            level = list(dict.fromkeys(node >> 1 for node in level))
+            empty = _EMPTY_NODES[level[0].bit_length()]
+            level = list(dict.fromkeys([node >> 1 for node in level]))
             for node in level:
-                left = self._get_node(2 * node, nodes)
-                nodes[node] = hash_inner(left, self._get_node(2 * node + 1, nodes))
+                # hash_inner and _get_node written out: a block computes 8 nodes for each bucket
+                middle = (2 * node + 1) * HASH_BYTES
+                left: bytes | bytearray | None = nodes.get(2 * node)
+                if left is None:
+                    left = self._nodes[middle - HASH_BYTES : middle]
+                    left = empty if left == _UNTOUCHED else left
+                right: bytes | bytearray | None = nodes.get(2 * node + 1)
+                if right is None:
+                    right = self._nodes[middle : middle + HASH_BYTES]
+                    right = empty if right == _UNTOUCHED else right
+                nodes[node] = sha256(b"\x01" + left + right).digest()
         return TreeChange(base_root=self.root, root=nodes.get(1, self.root), nodes=nodes)
 
     def apply(self, change: TreeChange) -> TreeChange:
@@ -274,14 +298,12 @@ class BucketTree:
         """
         if change.base_root != self.root:
             raise ValueError("this change was computed from another tree")
-        undo = TreeChange(
-            base_root=change.root,
-            root=change.base_root,
-            nodes={node: self._get_node(node) for node in change.nodes},
-        )
+        before: dict[int, bytes] = {}
         for node, value in change.nodes.items():
-            self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES] = value
-        return undo
+            place = slice(node * HASH_BYTES, (node + 1) * HASH_BYTES)
+            before[node] = bytes(self._nodes[place])
+            self._nodes[place] = value
+        return TreeChange(base_root=change.root, root=change.base_root, nodes=before)
 
     def prove(self, index: int, change: TreeChange | None = None) -> list[bytes]:
         """Aunts of bucket `index`, from the leaf up, in this tree or with a change made to it.
@@ -307,6 +329,7 @@ class BucketTree:
 
     def _get_node(self, node: int, nodes: Mapping[int, bytes] | None = None) -> bytes:
         """Hash of a node, from `nodes` where it is there."""
-        if nodes and node in nodes:
-            return nodes[node]
-        return bytes(self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES])
+        value = nodes.get(node) if nodes else None
+        if value is None:
+            value = bytes(self._nodes[node * HASH_BYTES : (node + 1) * HASH_BYTES])
+        return _EMPTY_NODES[node.bit_length()] if value == _UNTOUCHED else value

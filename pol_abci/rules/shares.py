@@ -50,7 +50,7 @@ def bind_key(state: Overlay, address: Address, consensus_key: bytes) -> None:
     account = replace(get_account(state, address), consensus_key=consensus_key)
     set_account(state, address, account)
     owner = ValidatorOwner(address=address)
-    state.set(keys.validator(compute_consensus_address(consensus_key)), owner.encode())
+    state.set(keys.validator(compute_consensus_address(consensus_key)), owner)
 
 
 def process_unjail(state: Overlay, address: Address) -> tuple[Event, ...]:
@@ -77,11 +77,11 @@ def process_share(state: Overlay, params: ShareParams, miner: Address) -> None:
 
 def process_slots(state: Overlay, params: ShareParams, owner: Address, count: int) -> None:
     """Give the next `count` slots of the ring to an account, whoever holds them."""
-    payload = state.get(keys.ring())
-    first = 0 if payload is None else Ring.decode(payload).counter
+    ring = state.get_record(keys.ring(), Ring)
+    first = 0 if ring is None else ring.counter
     for taken in range(first, first + count):
         state.set(keys.slot(taken % params.slots), owner)
-    state.set(keys.ring(), Ring(counter=first + count).encode())
+    state.set(keys.ring(), Ring(counter=first + count))
 
 
 def process_slot_loss(state: Overlay, params: ShareParams, owner: Address) -> None:

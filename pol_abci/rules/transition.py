@@ -44,8 +44,10 @@ from pol_abci.rules.errors import (
     StaleProof,
 )
 from pol_abci.rules.ledger import (
+    get_owner,
     is_supply_conserved,
     process_charge,
+    process_fee,
     process_reward,
     process_transfer,
 )
@@ -86,8 +88,6 @@ __all__ = [
 
 STARTED_STAGE = 2
 """`Chain.stage` from which proofs are taken: t_0 is set."""
-NO_PROPOSER = b""
-"""In CheckTx nobody knows who will propose."""
 
 
 def process_block(
@@ -123,7 +123,7 @@ def process_block(
     updates = process_validator_set(draft, shares)
     _process_stage(draft, block)
 
-    assert is_supply_conserved(state, draft.changes), "coins were made or lost"
+    assert is_supply_conserved(state, draft), "coins were made or lost"
     draft.merge_into_base()
     return BlockOutcome(txs=outcomes, validator_updates=updates, accepted=accepted, events=events)
 
@@ -138,7 +138,7 @@ def check_tx(
     """Decide whether a transaction may enter the mempool, whose overlay `state` is.
 
     A proof is judged as of `now_ms` and changes nothing; other transactions are applied, so that
-    a sender's next one is judged after it.
+    a sender's next one is judged after it. Fees are nobody's: who will propose is not known.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def check_tx(
         check_verdict(chain, get_head(state), verdict, now_ms)
         return
     draft = Overlay(state)
-    _process_message(draft, chain, NO_PROPOSER, tx)
+    _process_message(draft, chain, tx)
     draft.merge_into_base()
 
 
@@ -210,16 +210,16 @@ def check_verdict(chain: ChainContext, head: Head, verdict: WalkVerdict, now_ms:
 
 def get_head(state: StateReader) -> Head:
     """The newest generation."""
-    payload = state.get(keys.head())
-    assert payload is not None, "genesis writes the head"
-    return Head.decode(payload)
+    head = state.get_record(keys.head(), Head)
+    assert head is not None, "genesis writes the head"
+    return head
 
 
 def get_stage(state: StateReader) -> int:
     """How far the chain has started: 0, 1, or 2 when proofs are taken."""
-    payload = state.get(keys.chain())
-    assert payload is not None, "genesis writes the stage"
-    return Chain.decode(payload).stage
+    chain = state.get_record(keys.chain(), Chain)
+    assert chain is not None, "genesis writes the stage"
+    return chain.stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,24 +276,24 @@ def process_tx(
     if isinstance(tx.message, ProofMessage):
         applied = _process_proof(draft, chain, block, tx, verdicts)
     else:
-        applied = AppliedTx(_process_message(draft, chain, block.proposer, tx))
+        applied = AppliedTx(_process_message(draft, chain, tx))
+        # Paid when all is taken: a proposer can't spend the fee of his own transaction in it.
+        process_fee(draft, get_owner(state, block.proposer), tx.fee)
     draft.merge_into_base()
     return applied
 
 
-def _process_message(
-    state: Overlay, chain: ChainContext, proposer: bytes, tx: SignedTx
-) -> tuple[Event, ...]:
-    """Apply a transaction that pays a fee."""
+def _process_message(state: Overlay, chain: ChainContext, tx: SignedTx) -> tuple[Event, ...]:
+    """Apply a transaction that pays a fee, which is taken and still to be given."""
     ledger = chain.params.ledger
     match tx.message:
         case Transfer() as transfer:
-            return process_transfer(state, ledger, proposer, tx, transfer)
+            return process_transfer(state, ledger, tx, transfer)
         case RegisterValidator() as register:
-            process_charge(state, ledger, proposer, tx)
+            process_charge(state, ledger, tx)
             return process_register(state, chain.chain_id, tx.address, register)
         case Unjail():
-            process_charge(state, ledger, proposer, tx)
+            process_charge(state, ledger, tx)
             return process_unjail(state, tx.address)
         case ProofMessage():
             raise AssertionError("a proof pays no fee and comes by another way")
@@ -320,7 +320,7 @@ def _process_proof(
         time_ms=block.time_ms,
         weights_root=claim.weights_root,
     )
-    state.set(keys.head(), next_head.encode())
+    state.set(keys.head(), next_head)
     process_reward(state, params.ledger, head.generation, tx.address)
     process_share(state, params.shares, tx.address)
     return AppliedTx((_describe_generation(record),), record)
@@ -371,6 +371,6 @@ def _process_stage(state: Overlay, block: BlockContext) -> None:
     if stage == STARTED_STAGE:
         return
     assert block.height == block.initial_height + stage, "the first two blocks are in order"
-    state.set(keys.chain(), Chain(stage=stage + 1).encode())
+    state.set(keys.chain(), Chain(stage=stage + 1))
     if stage + 1 == STARTED_STAGE:
-        state.set(keys.head(), replace(get_head(state), time_ms=block.time_ms).encode())
+        state.set(keys.head(), replace(get_head(state), time_ms=block.time_ms))

@@ -28,11 +28,7 @@ Entries = list[tuple[bytes, bytes]]
 
 def read(transaction: Transaction, index: int) -> Entries:
     """The entries of a bucket, not checked."""
-    prefix = layout.encode_bucket(index)
-    return [
-        (place[layout.BUCKET_BYTES :], entry)
-        for place, entry in transaction.iterate_prefix(layout.STATE, prefix)
-    ]
+    return transaction.read_prefix(layout.STATE, layout.encode_bucket(index))
 
 
 def read_payload(directory: Path, key: bytes, entry: bytes) -> bytes:

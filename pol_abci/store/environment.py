@@ -27,7 +27,7 @@ from pol_abci.store.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 DATA_FILE = "data.mdb"
@@ -213,6 +213,7 @@ class Transaction:
     ) -> None:
         self._transaction = transaction
         self._databases = databases
+        self._cursors: dict[bytes, lmdb.Cursor[bytes]] = {}
 
     def get(self, database: bytes, key: bytes) -> bytes | None:
         """Value under `key`, or None."""
@@ -221,6 +222,10 @@ class Transaction:
     def put(self, database: bytes, key: bytes, value: bytes | memoryview) -> bytes | None:
         """Write a value and give the one that it replaced."""
         return self._transaction.replace(key, value, db=self._databases[database])
+
+    def put_all(self, database: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write values over what is there; sorted by key is quickest."""
+        self._get_cursor(database).putmulti(items)
 
     def delete(self, database: bytes, key: bytes) -> bytes | None:
         """Delete a value and give it; nothing happens where there is none."""
@@ -240,6 +245,18 @@ class Transaction:
             if cursor.set_range(start):
                 yield from cursor
 
+    def read_prefix(self, database: bytes, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """What follows `prefix` in the keys that begin with it, and their values, in order."""
+        cursor = self._get_cursor(database)
+        skipped = len(prefix)
+        found = []
+        if cursor.set_range(prefix):
+            for key, value in cursor:
+                if key[:skipped] != prefix:
+                    break
+                found.append((key[skipped:], value))
+        return found
+
     def iterate_prefix(self, database: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of the keys that begin with `prefix`, in order."""
         with self._transaction.cursor(self._databases[database]) as cursor:
@@ -248,6 +265,12 @@ class Transaction:
                     if not key.startswith(prefix):
                         return
                     yield key, value
+
+    def _get_cursor(self, database: bytes) -> lmdb.Cursor[bytes]:
+        """The cursor for calls that leave nothing open; making one takes as long as a read."""
+        if database not in self._cursors:
+            self._cursors[database] = self._transaction.cursor(self._databases[database])
+        return self._cursors[database]
 
 
 def damaged(directory: Path, found: str) -> DamagedStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pol_abci.rules.merkle import bucket_of
+from pol_abci.rules.state import StateReader
 from pol_abci.store import buckets, layout
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from pol_abci.store.versions import Undone
 
 
-class StateOfVersion:
-    """A `rules.state.StateReader` of one version; each read is a transaction of its own.
+class StateOfVersion(StateReader):
+    """The state of one version; each read is a transaction of its own.
 
     `get_undone` gives what the newest state must be overlaid with to be this version's, and
     raises RuntimeError where that is not known any more.

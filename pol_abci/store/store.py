@@ -131,6 +131,7 @@ class Store:
         """
         located = {layout.encode_state_key(key): key for key in changes}
         real: dict[bytes, bytes | None] = {}
+        undone: dict[int, dict[bytes, bytes | None]] = {}
         roots: dict[int, bytes] = {}
         with self._environment.read() as transaction:
             for bucket, places in groupby(
@@ -147,7 +148,8 @@ class Store:
                         if key in old:  # it goes into the undo
                             buckets.read_payload(self._directory, key, old[key])
                 if new:
-                    real |= new
+                    real |= {bucket + key: entry for key, entry in new.items()}
+                    undone[index] = {key: old.get(key) for key in new}
                     roots[index] = buckets.compute_changed_root(entries, levels, new)
         tree_change = self._tree.compute(roots)
         hashes = self._newest.chunk_hashes
@@ -160,6 +162,7 @@ class Store:
             weights_root=weights_root,
             base=self._newest,
             changes=real,
+            undone=undone,
             bucket_roots=roots,
             tree_change=tree_change,
             chunk_hashes=hashes,
@@ -185,11 +188,11 @@ class Store:
             raise ValueError(f"height {height} does not follow {before.commit.height}")
         commit = layout.Commit(height, pending.app_hash)
 
-        def write(transaction: Transaction) -> Undone:
+        def write(transaction: Transaction) -> None:
             writing.delete_superseded_chunks(transaction)
             transaction.clear(layout.UNDO)
             transaction.put(layout.UNDO, layout.UNDO_VERSION, before.commit.encode())
-            undone = writing.write_state(transaction, pending)
+            writing.write_state(transaction, pending)
             writing.write_chunks(transaction, pending.changed_chunks, height)
             if record is not None:
                 generation = layout.encode_integer(record[0])
@@ -198,9 +201,8 @@ class Store:
                 undo_key = layout.UNDO_RECORD + generation
                 transaction.put(layout.UNDO, undo_key, layout.encode_optional(old))
             transaction.put(layout.ABOUT, layout.VERSION_KEY, commit.encode())
-            return undone
 
-        undone = self._environment.write(write)
+        self._environment.write(write)
         tree_undo = self._tree.apply(pending.tree_change)
         heights = list(before.chunk_heights[: len(pending.chunk_hashes)])
         for index in sorted(pending.changed_chunks):
@@ -209,7 +211,7 @@ class Store:
             elif index < len(pending.chunk_hashes):
                 heights.append(height)
         self._newest = Version(commit, self._tree.root, pending.chunk_hashes, tuple(heights))
-        self._previous = Previous(before, undone, tree_undo)
+        self._previous = Previous(before, pending.undone, tree_undo)
 
     def query_state(self, key: bytes, height: int) -> Answer:
         """Payload and proof of a state entry, or proof of its absence.

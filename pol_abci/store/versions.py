@@ -52,13 +52,15 @@ class Previous:
 class Pending:
     """A version that is computed and not written yet; `Store.commit` writes it.
 
-    `changes` are the keys whose entries differ from the base's, each with the new entry or None.
+    `changes` are the entries that differ from the base's by where they lie, in that order, None
+    where one is deleted; `undone` makes the base of it again.
     """
 
     app_hash: bytes
     weights_root: bytes
     base: Version
     changes: Mapping[bytes, bytes | None]
+    undone: Undone
     bucket_roots: Mapping[int, bytes]
     tree_change: TreeChange
     chunk_hashes: tuple[bytes, ...]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pol_abci.rules.merkle import EMPTY_ROOT, bucket_of
+from pol_abci.rules.merkle import EMPTY_ROOT
 from pol_abci.store import buckets, layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pol_abci.store.environment import Transaction
-    from pol_abci.store.versions import Pending, Undone
+    from pol_abci.store.versions import Pending
 
 
 def delete_superseded_chunks(transaction: Transaction) -> None:
@@ -22,17 +22,16 @@ def delete_superseded_chunks(transaction: Transaction) -> None:
             transaction.discard(layout.CHUNKS, key[len(layout.UNDO_CHUNK) :] + height)
 
 
-def write_state(transaction: Transaction, pending: Pending) -> Undone:
-    """Write entries and bucket roots, and what they replace to the undo; gives the latter."""
-    undone: dict[int, dict[bytes, bytes | None]] = {}
-    for key, entry in pending.changes.items():
-        place = layout.encode_state_key(key)
-        old = _put_or_delete(transaction, layout.STATE, place, entry)
-        transaction.put(layout.UNDO, layout.UNDO_STATE + place, layout.encode_optional(old))
-        undone.setdefault(bucket_of(key), {})[key] = old
-    for index, root in pending.bucket_roots.items():
-        write_bucket_root(transaction, index, root)
-    return undone
+def write_state(transaction: Transaction, pending: Pending) -> None:
+    """Write entries and bucket roots, and what they replace to the undo."""
+    undone = [
+        (layout.UNDO_STATE + layout.encode_bucket(index) + key, layout.encode_optional(old))
+        for index, entries in pending.undone.items()
+        for key, old in entries.items()
+    ]
+    transaction.put_all(layout.UNDO, undone)
+    _put_or_delete_all(transaction, layout.STATE, pending.changes)
+    _write_bucket_roots(transaction, pending.bucket_roots)
 
 
 def write_chunks(
@@ -56,9 +55,10 @@ def restore(transaction: Transaction) -> None:
         place = key[len(layout.UNDO_STATE) :]
         _put_or_delete(transaction, layout.STATE, place, layout.decode_optional(encoded))
         changed.add(layout.decode_integer(place[: layout.BUCKET_BYTES]))
-    for index in sorted(changed):
-        root = buckets.compute_root(buckets.read(transaction, index))
-        write_bucket_root(transaction, index, root)
+    roots = {
+        index: buckets.compute_root(buckets.read(transaction, index)) for index in sorted(changed)
+    }
+    _write_bucket_roots(transaction, roots)
     for key, encoded in transaction.iterate_prefix(layout.UNDO, layout.UNDO_CHUNK):
         chunk = key[len(layout.UNDO_CHUNK) :]
         height = _put_or_delete(
@@ -75,12 +75,25 @@ def restore(transaction: Transaction) -> None:
     transaction.clear(layout.UNDO)
 
 
-def write_bucket_root(transaction: Transaction, index: int, root: bytes) -> None:
-    """Store the root of a bucket; that of an empty one is left out."""
-    if root == EMPTY_ROOT:
-        transaction.delete(layout.BUCKET_ROOTS, layout.encode_bucket(index))
-    else:
-        transaction.put(layout.BUCKET_ROOTS, layout.encode_bucket(index), root)
+def _write_bucket_roots(transaction: Transaction, roots: Mapping[int, bytes]) -> None:
+    """Store roots of buckets; that of an empty one is left out."""
+    values = {
+        layout.encode_bucket(index): None if root == EMPTY_ROOT else root
+        for index, root in roots.items()
+    }
+    _put_or_delete_all(transaction, layout.BUCKET_ROOTS, values)
+
+
+def _put_or_delete_all(
+    transaction: Transaction, database: bytes, values: Mapping[bytes, bytes | None]
+) -> None:
+    """Put values, and delete where there is None."""
+    transaction.put_all(
+        database, [(key, value) for key, value in values.items() if value is not None]
+    )
+    for key, value in values.items():
+        if value is None:
+            transaction.discard(database, key)
 
 
 def _put_or_delete(

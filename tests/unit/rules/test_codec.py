@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pol_abci.rules import codec
 from pol_abci.rules.codec import (
     Account,
     GenerationRecord,
@@ -242,11 +241,3 @@ def test_a_remembered_record_is_no_other_one() -> None:
     assert supply.encode() == ring.encode()
     assert Supply.decode(ring.encode()) == supply
     assert Ring.decode(supply.encode()) == ring
-
-
-def test_strangers_cannot_fill_the_memory_with_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "REMEMBERED_RECORDS", 8)
-    for number in range(100):
-        payload = Ring(counter=number).encode()
-        assert Ring.decode(payload) == Ring(counter=number)
-        assert len(codec._REMEMBERED) <= 8

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pol_abci.rules.codec import Ring, Supply
 from pol_abci.rules.merkle import bucket_of
 from pol_abci.rules.state import DictState, Overlay, RememberedState
 
@@ -25,6 +26,7 @@ SAME_BUCKET = find_keys_of_one_bucket()
 KEYS = [*SAME_BUCKET, b"one elsewhere", b"two elsewhere"]
 BUCKET_OF = {key: bucket_of(key) for key in KEYS}
 PAYLOADS = st.binary(max_size=3)
+RECORDS = st.builds(Ring, counter=st.integers(0, 300))
 
 
 class OverlayMachine(RuleBasedStateMachine):
@@ -41,6 +43,12 @@ class OverlayMachine(RuleBasedStateMachine):
     def set(self, key: bytes, payload: bytes) -> None:
         self.overlays[-1].set(key, payload)
         self.models[-1][key] = payload
+
+    @rule(key=st.sampled_from(KEYS), record=RECORDS)
+    def set_record(self, key: bytes, record: Ring) -> None:
+        self.overlays[-1].set(key, record)
+        self.models[-1][key] = record.encode()
+        assert self.overlays[-1].get_record(key, Ring) == record
 
     @rule(key=st.sampled_from(KEYS))
     def delete(self, key: bytes) -> None:
@@ -149,3 +157,64 @@ def test_strangers_cannot_fill_the_memory_of_a_remembered_state(
     for number in range(100):
         assert state.get(b"%d" % number) == (b"three" if number == 3 else None)
         assert len(state._known) <= 8
+
+
+def test_strangers_cannot_fill_it_with_records_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pol_abci.rules.state.REMEMBERED_KEYS", 8)
+    rings = {b"%d" % number: Ring(counter=number) for number in range(100)}
+    state = RememberedState(DictState({key: ring.encode() for key, ring in rings.items()}))
+    for key, ring in rings.items():
+        assert state.get_record(key, Ring) == ring
+        assert len(state._known) <= 8
+
+
+@pytest.mark.parametrize("kind", [DictState, RememberedState, Overlay])
+def test_a_record_is_of_the_kind_that_was_asked_for(kind: type) -> None:
+    base = DictState({b"key": Ring(counter=7).encode()})
+    state = base if kind is DictState else kind(base)
+    for _ in range(2):
+        assert state.get_record(b"key", Ring) == Ring(counter=7)
+        assert state.get_record(b"key", Supply) == Supply(issued=7)
+        assert state.get_record(b"absent", Ring) is None
+
+
+def test_a_written_record_is_of_the_kind_that_was_asked_for() -> None:
+    overlay = Overlay(DictState({b"key": Supply(issued=1).encode()}))
+    overlay.set(b"key", Ring(counter=7))
+    fork = Overlay(overlay)
+    assert fork.get_record(b"key", Ring) == Ring(counter=7)
+    assert fork.get_record(b"key", Supply) == Supply(issued=7)
+    fork.delete(b"key")
+    assert fork.get_record(b"key", Ring) is None
+    assert overlay.changes == {b"key": Ring(counter=7).encode()}
+
+
+def test_what_is_known_of_a_state_is_known_of_the_next_one() -> None:
+    before = {b"kept": b"1", b"changed": b"2", b"deleted": b"3"}
+    state = RememberedState(DictState(before))
+    assert [state.get(key) for key in (*before, b"made")] == [b"1", b"2", b"3", None]
+    written = Overlay(state)
+    written.set(b"changed", Ring(counter=2))
+    written.set(b"made", b"4")
+    written.delete(b"deleted")
+    after = CountingState({b"kept": b"1", b"changed": Ring(counter=2).encode(), b"made": b"4"})
+    advanced = state.advance(after, written)
+    assert {key: advanced.get(key) for key in (*before, b"made")} == {
+        b"kept": b"1",
+        b"changed": Ring(counter=2).encode(),
+        b"deleted": None,
+        b"made": b"4",
+    }
+    assert after.reads == 0
+    assert [state.get(key) for key in (*before, b"made")] == [b"1", b"2", b"3", None]
+
+
+def test_a_state_that_knows_too_much_goes_on_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pol_abci.rules.state.REMEMBERED_KEYS", 8)
+    state = RememberedState(DictState())
+    for number in range(8):
+        state.get(b"%d" % number)
+    written = Overlay(state)
+    written.set(b"key", b"payload")
+    advanced = state.advance(DictState({b"key": b"payload", b"3": b"three"}), written)
+    assert (advanced.get(b"key"), len(advanced._known)) == (b"payload", 1)
