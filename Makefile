@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench study figure fuzz soak clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench bench-exact study figure attacks fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -77,6 +77,9 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 bench: $(DEV_STAMP) cometbft ## measure, and write the table of docs/performance.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py $(NAMES)
 
+bench-exact: $(DEV_STAMP) ## measure exact ResNet18 beside native torch, and write docs/exact.md anew
+	PYTHONPATH=. $(BIN)/python benchmarks/exact_resnet.py --write
+
 fuzz: $(DEV_STAMP) ## give INPUTS=1000000 mutated inputs to all that reads bytes; SEED=1
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
@@ -88,6 +91,9 @@ study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/
 
 figure: $(DEV_STAMP) cometbft ## grow a chain and draw Figure 1 into docs/figures: PRESET=digits GENERATIONS=40
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/figure1.py $(PRESET) --generations $(GENERATIONS)
+
+attacks: $(DEV_STAMP) ## attack the rules and the learning, and write docs/security.md anew
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m studies.attacks $(NAMES)
 
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +17,6 @@ from pol_abci.cli.commands import (
 from pol_abci.node.home import load_home
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pol_abci.learning.datasets import Dataset
 
 
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
 def dataset() -> None:
     """Find datasets on this machine, and check them.
 
-    Nothing is downloaded: digits come with scikit-learn, Fashion-MNIST with Debian's package
-    dataset-fashion-mnist, or as its four files in a folder that --data-dir or pol.toml names.
+    A node downloads nothing: digits come with scikit-learn, Fashion-MNIST with Debian's package
+    dataset-fashion-mnist, or as its four files in a folder that --data-dir or pol.toml names;
+    CIFAR-10 as cifar-10-batches-py, which `fetch` gets, or as a folder of image files.
     """
 
 
@@ -63,6 +63,23 @@ def digest(name: str, *, data_dir: Path | None, as_json: bool) -> None:
     from pol_abci.learning.datasets import load_dataset  # noqa: PLC0415 (as above)
 
     _print(name, *load_dataset(name, data_dir), as_json=as_json)
+
+
+@dataset.command(epilog=EXIT_CODES)
+@click.argument("name", type=click.Choice(["cifar10"]))
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder to put it into; later commands take the same.",
+)
+def fetch(name: str, *, data_dir: Path) -> None:
+    """Download the dataset NAME through torchvision, 170 MB, and show what came."""
+    from pol_abci.learning.datasets import load_dataset  # noqa: PLC0415 (as above)
+    from pol_abci.learning.datasets.cifar import fetch_cifar10  # noqa: PLC0415 (as above)
+
+    fetch_cifar10(data_dir)
+    _print(name, *load_dataset(name, data_dir), as_json=False)
 
 
 def _print(name: str, train: Dataset, test: Dataset, *, as_json: bool) -> None:

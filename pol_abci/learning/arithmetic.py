@@ -175,6 +175,19 @@ class Contraction:
             total += torch.mm(left[:, start : start + size], right[start : start + size])
         return out.copy_(total)
 
+    def add_product(self, left: Tensor, right: Tensor, total: Tensor) -> None:
+        """Add the exact left [M, K] @ right [K, O] to `total` [M, O] float64.
+
+        Exact as long as all products of a sum, of this call and of those before it, are no more
+        than `max_products`.
+        """
+        if not self._block:
+            total.addmm_(left, right)
+            return
+        for start in range(0, left.shape[1], self._block):
+            part = slice(start, start + self._block)
+            total.add_(torch.mm(left[:, part], right[part]))
+
 
 def compute_inverse_root(values: Tensor, one: Tensor) -> Tensor:
     """RN32(1 / RN32(sqrt(values))) of float32 values; `one` is a tensor of 1.0.
@@ -193,12 +206,10 @@ class TreeSum:
     then halves until one is left.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.buffer = torch.empty(shape, dtype=dtype, device=device)
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer = buffer
         self._halvings = []
-        rows = shape[0]
+        rows = buffer.shape[0]
         while rows > 1:
             half = 1 << ((rows - 1).bit_length() - 1)
             self._halvings.append((self.buffer[: rows - half], self.buffer[half:rows]))
@@ -226,7 +237,7 @@ class SoftmaxGradient:
     """Gradient of the mean cross-entropy with respect to logits [N, C], computed in float64."""
 
     def __init__(self, batch_size: int, classes: int, device: torch.device) -> None:
-        self._sum = TreeSum((classes, batch_size), device, torch.float64)
+        self._sum = TreeSum(torch.empty(classes, batch_size, dtype=torch.float64, device=device))
         self._one_hot = torch.eye(classes, dtype=torch.float64, device=device)
         self._batch_size = torch.tensor([float(batch_size)], dtype=torch.float64, device=device)
 

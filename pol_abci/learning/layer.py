@@ -6,7 +6,7 @@ Shapes are NHWC without the batch: an image is (H, W, C), a flat one (F,).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
@@ -16,6 +16,7 @@ from pol_abci.learning.arithmetic import (
     quantise,
     quantise_images,
 )
+from pol_abci.learning.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +38,22 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """What a layer does to memory that others may read: a graph copies where it has to."""
+
+    overwrites_inputs: bool = False
+    """Its forward pass, and its evaluation, may destroy its inputs."""
+    keeps_outputs: bool = False
+    """Its backward pass reads its outputs."""
+    overwrites_gradient: bool = False
+    """Its backward pass changes the gradient that it is given into its result."""
+    is_view: bool = False
+    """Its outputs lie where its inputs do, and its result where the gradient does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """What a layer is bound to: views of flat weights and gradients, sizes and bits.
+    """What a layer is bound to: views of flat weights and gradients, sizes, bits and memory.
 
     `gradients` holds, for a running statistic r with new value x, r - x: the update is then the
     same two operations for every value, with the momentum in place of the rate.
@@ -49,22 +64,25 @@ class Binding:
     batch_size: int
     arithmetic: ArithmeticParams
     device: torch.device
+    workspace: Workspace
 
 
 class BoundLayer(Protocol):
     """A layer that trains at a fixed batch size. Results are buffers, valid until the next step."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs [N, …]; may destroy `inputs`. Raises `InvalidStep`."""
+        """Outputs [N, …]. Raises `InvalidStep`."""
         ...
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """Write the gradients of weights, return that of the inputs. May destroy `gradient`."""
+        """Write the gradients of weights, return that of the inputs."""
         ...
 
 
 class Layer(Protocol):
     """A layer's description."""
+
+    memory: ClassVar[MemoryUse]
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -79,7 +97,8 @@ class Layer(Protocol):
     def bind(self, binding: Binding, *, is_first: bool) -> BoundLayer:
         """The layer that trains.
 
-        Nobody asks for the gradient of images: the first layer's `backward` returns its argument.
+        Nobody asks for the gradient of images: the `backward` of the first layer that has weights
+        returns its argument.
         """
         ...
 
@@ -87,12 +106,17 @@ class Layer(Protocol):
         """Outputs [N, …] with a scale per image and running statistics."""
         ...
 
+    def describe(self) -> str:
+        """What it computes, in one word for the kind and numbers; protocol section 3."""
+        ...
+
 
 class Evaluation:
     """A model's weights quantised for evaluation, and which images of a batch stay valid."""
 
-    def __init__(self, weights: Mapping[str, Tensor], bits: int) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], bits: int, device: torch.device) -> None:
         self.weights = weights
+        self.workspace = Workspace(device)
         self.contraction = Contraction(bits)
         self.is_valid: Tensor | None = None
         self._quantised: dict[str, tuple[Tensor, int]] = {}
@@ -112,10 +136,9 @@ class Evaluation:
         self.is_valid = is_valid if self.is_valid is None else self.is_valid & is_valid
         return quantised, exponent
 
-    def contract(self, rows: Tensor, exponent: int, name: str) -> Tensor:
-        """RN32 of the exact product of quantised rows [R, K] and a weight [K, O]."""
+    def contract(self, rows: Tensor, exponent: int, name: str, out: Tensor) -> Tensor:
+        """Write RN32 of the exact product of quantised rows [R, K] and a weight [K, O] to `out`."""
         weights, weights_exponent = self.get_quantised_weights(name)
-        out = torch.empty(rows.shape[0], weights.shape[1], device=rows.device)
         lift = self.contraction.compute_lift(exponent + weights_exponent, rows.shape[1])
         self.contraction.contract(rows if lift == 1.0 else rows / lift, weights, out)
         return out if lift == 1.0 else out.mul_(lift)

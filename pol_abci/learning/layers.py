@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -22,7 +22,7 @@ from pol_abci.learning.arithmetic import (
     quantise,
     round_to_float32,
 )
-from pol_abci.learning.layer import TensorSpec
+from pol_abci.learning.layer import MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,8 @@ class BatchNorm:
 
     name: str
     input_shape: Shape
+
+    memory: ClassVar = MemoryUse(overwrites_inputs=True)
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -67,7 +69,11 @@ class BatchNorm:
         """Normalise with the running statistics."""
         gamma, beta, mean, variance = (evaluation.weights[spec.name] for spec in self.tensors)
         inverse = compute_inverse_root(torch.add(variance, EPSILON), torch.ones_like(variance))
-        return torch.sub(inputs, mean).mul_(inverse.mul_(gamma)).add_(beta)
+        return inputs.sub_(mean).mul_(inverse.mul_(gamma)).add_(beta)
+
+    def describe(self) -> str:
+        """`batch-norm` and the name."""
+        return f"batch-norm {self.name}"
 
 
 class _BoundBatchNorm:
@@ -80,8 +86,9 @@ class _BoundBatchNorm:
             binding.gradients[name] for name in names
         )
         device, channels = binding.device, layer.input_shape[-1]
+        workspace = binding.workspace
         shape = (binding.batch_size, *layer.input_shape)
-        self._outputs = torch.empty(shape, device=device)
+        self._outputs = workspace.get(None, shape, torch.float32)
         self._output_rows = self._outputs.view(-1, channels)
         rows = self._output_rows.shape[0]
         assert rows > 1, "statistics of one row do not exist"
@@ -89,8 +96,8 @@ class _BoundBatchNorm:
         self._one = torch.tensor([1.0], device=device)
         self._count = torch.tensor([float(rows)], device=device)
         self._count_less_one = torch.tensor([float(rows - 1)], device=device)
-        self._sum = TreeSum((rows, channels), device)
-        self._sums = TreeSum((rows, 2, channels), device)
+        self._sum = TreeSum(workspace.get("sum", (rows, channels), torch.float32))
+        self._sums = TreeSum(workspace.get("sum", (rows, 2, channels), torch.float32))
         self._gradients, self._products = self._sums.buffer[:, 0], self._sums.buffer[:, 1]
         self._mean, self._slope, self._variance = torch.empty(3, channels, device=device)
 
@@ -118,10 +125,11 @@ class _BoundBatchNorm:
         of_beta, products = self._sums.reduce()
         self._to_beta.copy_(of_beta)
         of_gamma = torch.mul(products, self._inverse, out=self._to_gamma)
-        rows.sub_(of_beta.div_(self._count))
-        rows.sub_(deviations.mul_(torch.mul(of_gamma, self._inverse).div_(self._count)))
-        rows.mul_(self._slope)
-        return gradient
+        deviations.mul_(torch.mul(of_gamma, self._inverse).div_(self._count))
+        # Another reader of the output may have the same gradient: it is left as it is.
+        centred = torch.sub(rows, torch.div(self._to_beta, self._count), out=self._sum.buffer)
+        torch.sub(centred, deviations, out=deviations).mul_(self._slope)
+        return deviations.view(gradient.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,10 @@ class ReLU:
     """max(x, 0)."""
 
     input_shape: Shape
+
+    memory: ClassVar = MemoryUse(
+        overwrites_inputs=True, keeps_outputs=True, overwrites_gradient=True
+    )
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -150,6 +162,10 @@ class ReLU:
         del evaluation
         return inputs.clamp_min_(0.0)
 
+    def describe(self) -> str:
+        """`relu`."""
+        return "relu"
+
 
 class _BoundReLU:
     def forward(self, inputs: Tensor) -> Tensor:
@@ -158,7 +174,9 @@ class _BoundReLU:
 
     def backward(self, gradient: Tensor) -> Tensor:
         # Passes where the output is above 0; a product with a mask would make inf * 0.
-        return gradient.masked_fill_(self._outputs <= 0.0, 0.0)
+        pass_above = torch.ops.aten.threshold_backward.grad_input
+        result: Tensor = pass_above(gradient, self._outputs, 0.0, grad_input=gradient)
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +184,8 @@ class Flatten:
     """(H, W, C) to (H * W * C,) in that order."""
 
     input_shape: Shape
+
+    memory: ClassVar = MemoryUse(is_view=True)
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -192,6 +212,10 @@ class Flatten:
         del evaluation
         return inputs.reshape(inputs.shape[0], -1)
 
+    def describe(self) -> str:
+        """`flatten`."""
+        return "flatten"
+
 
 class _BoundFlatten:
     def __init__(self, images: Shape, rows: Shape) -> None:
@@ -206,19 +230,25 @@ class _BoundFlatten:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A matrix and a bias."""
+    """A matrix, and a bias where it has one.
+
+    `flattened` is the shape of the images whose values its inputs are, if they are some.
+    """
 
     name: str
     input_shape: Shape
     outputs: int
+    has_bias: bool = True
+    flattened: Shape | None = None
+
+    memory: ClassVar = MemoryUse()
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
-        """The weight [in, out] and the bias [out]."""
-        return (
-            TensorSpec(f"{self.name}.weight", (self.input_shape[0], self.outputs), True),
-            TensorSpec(f"{self.name}.bias", (self.outputs,), True),
-        )
+        """The weight [in, out], and the bias [out] where there is one."""
+        weight = TensorSpec(f"{self.name}.weight", (self.input_shape[0], self.outputs), True)
+        bias = TensorSpec(f"{self.name}.bias", (self.outputs,), True)
+        return (weight, bias) if self.has_bias else (weight,)
 
     @property
     def output_shape(self) -> Shape:
@@ -227,40 +257,51 @@ class Linear:
 
     def bind(self, binding: Binding, *, is_first: bool) -> BoundLayer:
         """The layer that trains."""
-        assert not is_first
-        return _BoundLinear(self, binding)
+        return _BoundLinear(self, binding, is_first=is_first)
 
     def evaluate(self, inputs: Tensor, evaluation: Evaluation) -> Tensor:
         """[N, in] to [N, out]."""
         quantised, exponent = evaluation.quantise(inputs)
         rows = quantised.to(evaluation.contraction.dtype)
-        outputs = evaluation.contract(rows, exponent, f"{self.name}.weight")
-        return outputs.add_(evaluation.weights[f"{self.name}.bias"])
+        outputs = evaluation.workspace.get(None, (rows.shape[0], self.outputs), torch.float32)
+        evaluation.contract(rows, exponent, f"{self.name}.weight", outputs)
+        return outputs.add_(evaluation.weights[f"{self.name}.bias"]) if self.has_bias else outputs
+
+    def describe(self) -> str:
+        """`linear`, name, outputs, whether there is a bias."""
+        return f"linear {self.name} {self.outputs} {int(self.has_bias)}"
 
 
 class _BoundLinear:
-    def __init__(self, layer: Linear, binding: Binding) -> None:
-        weight, bias = (spec.name for spec in layer.tensors)
-        device, size = binding.device, binding.batch_size
-        self._weights, self._bias = binding.weights[weight], binding.weights[bias]
-        self._gradient, self._to_bias = binding.gradients[weight], binding.gradients[bias]
+    def __init__(self, layer: Linear, binding: Binding, *, is_first: bool) -> None:
+        size, workspace = binding.batch_size, binding.workspace
+        weight = f"{layer.name}.weight"
+        self._weights, self._gradient = binding.weights[weight], binding.gradients[weight]
+        self._is_first = is_first
         self._forward = Contraction(binding.arithmetic.forward_bits)
         self._backward = Contraction(binding.arithmetic.backward_bits)
         self._products = max(size, layer.outputs)
-        self._quantised_inputs = torch.empty(size, *layer.input_shape, device=device)
-        self._quantised_weights = torch.empty_like(self._weights)
-        self._outputs = torch.empty(size, layer.outputs, device=device)
-        self._input_gradient = torch.empty(size, *layer.input_shape, device=device)
-        self._sum = TreeSum((size, layer.outputs), device)
-        self._quantised_gradient = torch.empty(size, layer.outputs, device=device)
+        inputs, outputs = (size, *layer.input_shape), (size, layer.outputs)
+        self._quantised_inputs = workspace.get(None, inputs, torch.float32)
+        self._quantised_weights = workspace.get(
+            "weights", tuple(self._weights.shape), torch.float32
+        )
+        self._outputs = workspace.get(None, outputs, torch.float32)
+        self._input_gradient = workspace.get(None, inputs, torch.float32)
+        self._bias = None
+        if layer.has_bias:
+            self._bias = binding.weights[f"{layer.name}.bias"]
+            self._to_bias = binding.gradients[f"{layer.name}.bias"]
+            self._sum = TreeSum(workspace.get("sum", outputs, torch.float32))
+        self._quantised_gradient = workspace.get("gradient", outputs, torch.float32)
 
     def forward(self, inputs: Tensor) -> Tensor:
         forward, backward = self._forward, self._backward
         rows, weights = self._quantised_inputs, self._quantised_weights
         inputs_magnitude = compute_magnitude(inputs)
-        weights_magnitude = compute_magnitude(self._weights)
+        self._weights_magnitude = compute_magnitude(self._weights)
         exponent = quantise(inputs, inputs_magnitude, forward.bits, rows) + quantise(
-            self._weights, weights_magnitude, forward.bits, weights
+            self._weights, self._weights_magnitude, forward.bits, weights
         )
         lift = forward.compute_lift(exponent, rows.shape[1])
         if lift != 1.0:
@@ -268,26 +309,27 @@ class _BoundLinear:
         forward.contract(rows.to(forward.dtype), weights.to(forward.dtype), self._outputs)
         if lift != 1.0:
             self._outputs.mul_(lift)
-        self._exponent = max(
-            quantise(inputs, inputs_magnitude, backward.bits, rows),
-            quantise(self._weights, weights_magnitude, backward.bits, weights),
-        )
-        return self._outputs.add_(self._bias)
+        self._inputs_exponent = quantise(inputs, inputs_magnitude, backward.bits, rows)
+        return self._outputs if self._bias is None else self._outputs.add_(self._bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
         backward, quantised = self._backward, self._quantised_gradient
         exponent = quantise(gradient, compute_magnitude(gradient), backward.bits, quantised)
-        self._sum.buffer.copy_(quantised)
-        self._to_bias.copy_(self._sum.reduce())
-        lift = backward.compute_lift(exponent + self._exponent, self._products)
+        if self._bias is not None:
+            self._sum.buffer.copy_(quantised)
+            self._to_bias.copy_(self._sum.reduce())
+        weights = self._quantised_weights
+        weights_exponent = quantise(self._weights, self._weights_magnitude, backward.bits, weights)
+        lift = backward.compute_lift(
+            exponent + max(self._inputs_exponent, weights_exponent), self._products
+        )
         if lift != 1.0:
             quantised.div_(lift)
         outputs = quantised.to(backward.dtype)
         backward.contract(self._quantised_inputs.to(backward.dtype).t(), outputs, self._gradient)
-        result = backward.contract(
-            outputs, self._quantised_weights.to(backward.dtype).t(), self._input_gradient
-        )
         if lift != 1.0:
             self._gradient.mul_(lift)
-            result.mul_(lift)
-        return result
+        if self._is_first:
+            return gradient
+        result = backward.contract(outputs, weights.to(backward.dtype).t(), self._input_gradient)
+        return result if lift == 1.0 else result.mul_(lift)

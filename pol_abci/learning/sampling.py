@@ -50,16 +50,7 @@ class TrainSet:
         self._count, self._height, self._width = dataset.images.shape[:3]
         self._divisor = dataset.pixel_divisor
         self._labels = dataset.labels.astype(np.int64)
-        margin = augmentation.shift
-        padded = np.pad(dataset.images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-        # [count, dy + margin, dx + margin, H, W, C]: every shift of every image, as a view.
-        image, row, column, channel = padded.strides
-        self._shifted = np.lib.stride_tricks.as_strided(
-            padded,
-            (self._count, 2 * margin + 1, 2 * margin + 1, *dataset.images.shape[1:]),
-            (image, row, column, row, column, channel),
-            writeable=False,
-        )
+        self._images = dataset.images
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -88,10 +79,10 @@ class TrainSet:
 
     def gather(self, draw: BatchDraw) -> tuple[Tensor, Tensor]:
         """The inputs [S, H, W, C] float32 and labels [S] int64 of a drawn batch."""
-        margin = self._augmentation.shift
-        dy, dx = zip(*draw.shifts, strict=True) if draw.shifts else (0, 0)
         # A copy, because the index is a list: what follows may change it.
-        pixels = self._shifted[draw.ordinals, np.add(dy, margin), np.add(dx, margin)]
+        pixels = self._images[draw.ordinals]
+        if draw.shifts:
+            pixels = _shift(pixels, draw.shifts, self._augmentation.shift)
         if draw.flips:
             pixels[draw.flips] = pixels[draw.flips][:, :, ::-1]
         side = self._augmentation.cutout
@@ -105,6 +96,23 @@ class TrainSet:
     def get_batch(self, ordinals: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The images of these ordinals as they are, as `gather` gives them."""
         return self.gather(BatchDraw(list(ordinals), [], [], []))
+
+
+def _shift(
+    pixels: NDArray[np.uint8], shifts: list[tuple[int, int]], margin: int
+) -> NDArray[np.uint8]:
+    """out[y, x] = in[y + dy, x + dx] of each image, zeros outside."""
+    padded = np.pad(pixels, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    # [S, dy + margin, dx + margin, H, W, C]: every shift of every image, as a view.
+    image, row, column, channel = padded.strides
+    shifted = np.lib.stride_tricks.as_strided(
+        padded,
+        (len(pixels), 2 * margin + 1, 2 * margin + 1, *pixels.shape[1:]),
+        (image, row, column, row, column, channel),
+        writeable=False,
+    )
+    dy, dx = zip(*shifts, strict=True)
+    return shifted[np.arange(len(pixels)), np.add(dy, margin), np.add(dx, margin)]
 
 
 def to_inputs(pixels: NDArray[np.uint8], divisor: int) -> Tensor:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from pol_abci.learning import weights as canonical
 from pol_abci.learning.arithmetic import MAX_BITS, round_to_float32
+from pol_abci.learning.bound_model import BoundModel
 from pol_abci.learning.convolution import Conv2d
 from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
 from pol_abci.learning.layers import BatchNorm, Linear
 from pol_abci.learning.machine import check_machine, open_device
-from pol_abci.learning.models import BoundModel, Model, build_model
+from pol_abci.learning.models import build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.params import ARITHMETIC_VERSION, PaperParams, WalkParams
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pol_abci.learning.graph import Model
     from pol_abci.learning.layer import Layer
     from pol_abci.rules.params import ArithmeticParams, Params
 

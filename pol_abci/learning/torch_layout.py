@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.layers import BatchNorm, Flatten, Linear
+from pol_abci.learning.layers import BatchNorm, Linear
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.convolution import Axis
+    from pol_abci.learning.axis import Axis
+    from pol_abci.learning.graph import Model
     from pol_abci.learning.layer import Shape
-    from pol_abci.learning.models import Model
 
 
 def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:
@@ -28,7 +28,6 @@ def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:
     A tap that never sees data does not exist on the chain, and is 0 here.
     """
     tensors = model.split(flat)
-    flattened: Shape | None = None
     for layer in model.layers:
         match layer:
             case Conv2d():
@@ -36,11 +35,9 @@ def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:
                 tensors[name] = _lay_out_convolution(layer, tensors[name])
             case BatchNorm():
                 tensors[f"{layer.name}.num_batches_tracked"] = torch.tensor(steps)
-            case Flatten():
-                flattened = layer.input_shape
             case Linear():
                 name = f"{layer.name}.weight"
-                tensors[name] = _lay_out_linear(tensors[name], flattened)
+                tensors[name] = _lay_out_linear(tensors[name], layer.flattened)
             case _:
                 assert not layer.tensors, f"no layout for {layer}"
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -50,7 +47,7 @@ def _lay_out_convolution(layer: Conv2d, weight: Tensor) -> Tensor:
     """[live taps * C, O] to [O, C, kernel, kernel]."""
     rows, columns = layer.rows, layer.columns
     live = weight.view(rows.taps, columns.taps, layer.input_shape[2], layer.filters)
-    full = torch.zeros(layer.filters, layer.input_shape[2], layer.kernel, layer.kernel)
+    full = torch.zeros(layer.filters, layer.input_shape[2], *layer.kernel)
     full[:, :, _get_live(rows), _get_live(columns)] = live.permute(3, 2, 0, 1)
     return full
 

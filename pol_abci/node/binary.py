@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pol_abci.cache_folder import get_cache_folder
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
@@ -125,13 +126,6 @@ def check_cometbft(path: Path) -> None:
         releases = [tag for tag, number in REPORTED_VERSIONS.items() if number == reported]
         called = f"CometBFT {releases[0]}" if releases else f"version {reported[:40]!r}"
         raise WrongCometBFT(f"{path} is {called}; {advice}")
-
-
-def get_cache_folder() -> Path:
-    """Return this package's folder in the user's cache; it need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification wants relative paths ignored.
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "pol_abci"
 
 
 def _get_cached_file() -> Path:

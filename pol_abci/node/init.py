@@ -22,6 +22,7 @@ import tomlkit
 
 from pol_abci.client.keys import AccountKey
 from pol_abci.learning.calibrate import measure_steps_per_second
+from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
@@ -111,6 +112,10 @@ def create_home(
     chosen = load_preset(preset)
     if target_interval_ms is not None:
         chosen = chosen.with_target_interval(target_interval_ms)
+    if chosen.is_of_any_edition:
+        train, test = load_dataset(chosen.params.task.dataset, data_dir)
+        chosen = chosen.with_edition(compute_digest(train), compute_digest(test))
+        report(f"The chain will learn {chosen.params.task.dataset} as it is in {train.source}.")
     check_chain_id(chain_id)
     with _build_home(path) as folder:
         _init_cometbft(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pol_abci.rules.params import Params
 
 FOLDER = "cometbft-config"
+_NO_DIGEST = bytes(32)
 
 
 class UnknownPreset(PolError):
@@ -27,11 +28,16 @@ class UnknownPreset(PolError):
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """`config` holds keys of CometBFT's config.toml by section, those of the top level as such."""
+    """`config` holds keys of CometBFT's config.toml by section, those of the top level as such.
+
+    A dataset that comes in several editions `is_of_any_edition`: a new chain takes the digests of
+    the one that is on its first machine, those in `params` mean nothing.
+    """
 
     name: str
     params: Params
     config: dict[str, Any]
+    is_of_any_edition: bool = False
 
     def with_target_interval(self, target_interval_ms: int) -> Preset:
         """The preset at another pace, with CometBFT's times that follow from it.
@@ -49,6 +55,11 @@ class Preset:
             params=replace(self.params, difficulty=difficulty),
             config=self.config | {"consensus": consensus},
         )
+
+    def with_edition(self, train_digest: bytes, test_digest: bytes) -> Preset:
+        """The preset for the edition of its dataset that has these digests."""
+        task = replace(self.params.task, train_digest=train_digest, test_digest=test_digest)
+        return replace(self, params=replace(self.params, task=task))
 
 
 def get_presets_folder() -> Path:
@@ -74,15 +85,19 @@ def load_preset(name: str) -> Preset:
     if name not in get_preset_names():
         raise UnknownPreset(f"no preset {name!r}; there is: {', '.join(get_preset_names())}")
     folder = get_presets_folder() / name
-    params = parse_params(json.loads((folder / "genesis.json").read_text(encoding="utf-8")))
+    document = json.loads((folder / "genesis.json").read_text(encoding="utf-8"))
+    task = document["task"]
+    is_of_any_edition = task["train_digest"] is None and task["test_digest"] is None
+    if is_of_any_edition:
+        task["train_digest"] = task["test_digest"] = _NO_DIGEST.hex()
     config = tomlkit.parse((folder / "config.toml").read_text(encoding="utf-8")).unwrap()
-    return Preset(name, params, config)
+    return Preset(name, parse_params(document), config, is_of_any_edition)
 
 
 def find_preset(params: Params) -> Preset:
     """Return the preset that a chain's parameters come from.
 
-    First difficulty and target interval are the chain's own.
+    First difficulty, target interval and edition of the dataset are the chain's own.
 
     Raises
     ------
@@ -93,6 +108,9 @@ def find_preset(params: Params) -> Preset:
         preset = load_preset(name)
         if params.difficulty.target_interval_ms != preset.params.difficulty.target_interval_ms:
             preset = preset.with_target_interval(params.difficulty.target_interval_ms)
+        if preset.is_of_any_edition:
+            digests = (params.task.train_digest, params.task.test_digest)
+            preset = preset.with_edition(*digests)
         difficulty = replace(preset.params.difficulty, first=params.difficulty.first)
         if replace(preset.params, difficulty=difficulty) == params:
             return preset

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pol_abci.rules.params import Address
 
-Field = bytes | int
+Field = bytes | memoryview | int
 """What a tagged hash covers; an integer is 0 <= value < 2^64 and takes 8 bytes."""
 
 WORD_BYTES = 8
@@ -23,7 +23,7 @@ _FIRST_BLOCK_BYTES = 1_024
 def _encode_fields(tag: str, fields: tuple[Field, ...]) -> bytes:
     """`u8 len(tag) ‖ tag`, then `u32 len ‖ bytes` of each field."""
     name = tag.encode("ascii")
-    parts = [len(name).to_bytes(1, "big"), name]
+    parts: list[bytes | memoryview] = [len(name).to_bytes(1, "big"), name]
     for field in fields:
         value = field.to_bytes(WORD_BYTES, "big") if isinstance(field, int) else field
         parts.append(len(value).to_bytes(4, "big"))

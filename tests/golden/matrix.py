@@ -1,4 +1,4 @@
-"""The golden walk under two versions of torch and several settings of each: one table.
+"""The golden walk and networks under two versions of torch and several settings of each: one table.
 
     python -m tests.golden.matrix
 
@@ -20,8 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pol_abci.cache_folder import get_cache_folder
 from pol_abci.learning.golden import read_golden_walk
-from pol_abci.node.binary import get_cache_folder
+from tests.golden.networks import read_networks
 
 ROOT = Path(__file__).parents[2]
 OTHER_TORCH = "2.11.0"  # the oldest whose CUDA is that of the newest: import torch loads all of it
@@ -37,33 +38,37 @@ SETTINGS: tuple[dict[str, str], ...] = (
 WALK = """
 import json, torch
 from pol_abci.learning.golden import compute_golden_walk
+from tests.golden.networks import compute_networks
 print(json.dumps({
     "torch": torch.__version__.partition("+")[0],
     "kernels": torch.backends.cpu.get_cpu_capability(),
     "threads": torch.get_num_threads(),
     "made": compute_golden_walk(),
+    "networks": compute_networks(),
 }))
 """
 
 
 def main() -> int:
     """Print the table; 1 when a walk came out otherwise."""
-    made = read_golden_walk()["made"]
-    table = Table("settings", "torch", "kernels", "threads", "hash of the last weights", "")
+    expected = (read_golden_walk()["made"], read_networks())
+    columns = ("settings", "torch", "kernels", "threads", "last weights of the walk, of resnet18")
+    table = Table(*columns, "")
     are_same = []
     for folder in (None, install_other_torch()):
         for settings in SETTINGS:
             walk = run_walk(folder, settings)
             assert folder is None or walk["torch"] == OTHER_TORCH, "the other torch was passed over"
-            are_same.append(walk["made"] == made)
+            are_same.append((walk["made"], walk["networks"]) == expected)
             table.add_row(
                 " ".join(f"{name}={value}" for name, value in settings.items()),
                 *(str(walk[name]) for name in ("torch", "kernels", "threads")),
-                walk["made"]["last_root"][:16],
+                f"{walk['made']['last_root'][:16]} "
+                f"{walk['networks']['resnet18 16/8']['weights'][:16]}",
                 "same" if are_same[-1] else "DIFFERS",
             )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    print(f"{sum(are_same)} of {len(are_same)} are the golden walk, bit for bit.")  # noqa: T201
+    print(f"{sum(are_same)} of {len(are_same)} are the golden walk and networks, bit for bit.")  # noqa: T201
     return 0 if all(are_same) else 1
 
 

@@ -227,7 +227,7 @@ def test_constants_have_the_documented_values(row: list[str]) -> None:
 
 def test_files_of_vectors_are_there_and_none_is_left_out() -> None:
     documented = {row[0] for row in read_table("18. Test vectors")}
-    folders = ("tests/vectors", "pol_abci/learning")
+    folders = ("tests/vectors", "tests/golden", "pol_abci/learning")
     there = {f"{folder}/{p.name}" for folder in folders for p in (REPOSITORY / folder).iterdir()}
     assert documented == {path for path in there if path.endswith(".json")}
 

@@ -76,18 +76,29 @@ def find_live_taps(size: int, kernel: int, stride: int, padding: int) -> list[in
     ]
 
 
+Sides = int | tuple[int, int]
+"""Vertical and horizontal, or one number for both."""
+
+
+def get_pair(sides: Sides) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
 class ReferenceConv:
     """A convolution of one geometry; `visit` names every product that exists."""
 
-    def __init__(self, height: int, width: int, kernel: int, stride: int, padding: int) -> None:
-        self.stride, self.padding = stride, padding
+    def __init__(
+        self, height: int, width: int, kernel: Sides, stride: Sides, padding: Sides
+    ) -> None:
+        (k1, k2), (s1, s2), (p1, p2) = (get_pair(sides) for sides in (kernel, stride, padding))
+        self.stride, self.padding = (s1, s2), (p1, p2)
         self.height, self.width = height, width
-        self.out_height = (height + 2 * padding - kernel) // stride + 1
-        self.out_width = (width + 2 * padding - kernel) // stride + 1
+        self.out_height = (height + 2 * p1 - k1) // s1 + 1
+        self.out_width = (width + 2 * p2 - k2) // s2 + 1
         self.taps = [
             (i, j)
-            for i in find_live_taps(height, kernel, stride, padding)
-            for j in find_live_taps(width, kernel, stride, padding)
+            for i in find_live_taps(height, k1, s1, p1)
+            for j in find_live_taps(width, k2, s2, p2)
         ]
 
     def visit(self) -> list[tuple[int, int, int, int, int]]:
@@ -96,8 +107,8 @@ class ReferenceConv:
         for number, (i, j) in enumerate(self.taps):
             for oy in range(self.out_height):
                 for ox in range(self.out_width):
-                    y = oy * self.stride - self.padding + i
-                    x = ox * self.stride - self.padding + j
+                    y = oy * self.stride[0] - self.padding[0] + i
+                    x = ox * self.stride[1] - self.padding[1] + j
                     if 0 <= y < self.height and 0 <= x < self.width:
                         visits.append((number, oy, ox, y, x))
         return visits
@@ -131,6 +142,50 @@ class ReferenceConv:
             to_floats(to_weights, x_unit * g_unit).reshape(weights.shape),
             to_floats(to_inputs, g_unit * w_unit),
         )
+
+
+def take_maximum(windows: ReferenceConv, inputs: Floats) -> tuple[Floats, Integers]:
+    """Max pooling: [N, H', W', C], and for each the number of the first tap that has it."""
+    shape = (len(inputs), windows.out_height, windows.out_width, inputs.shape[3])
+    outputs, winners = np.zeros(shape, dtype=np.float32), np.full(shape, -1)
+    for tap, oy, ox, iy, ix in windows.visit():  # taps in row-major order
+        is_new = (winners[:, oy, ox] < 0) | (inputs[:, iy, ix] > outputs[:, oy, ox])
+        outputs[:, oy, ox][is_new] = inputs[:, iy, ix][is_new]
+        winners[:, oy, ox][is_new] = tap
+    return outputs, winners
+
+
+def give_to_maximum(
+    windows: ReferenceConv, winners: Integers, gradient: Floats, shape: tuple[int, ...]
+) -> Floats:
+    """The gradient of max pooling's inputs; those of one input are added in the order of taps."""
+    result = np.zeros(shape, dtype=np.float32)
+    for tap, oy, ox, iy, ix in windows.visit():
+        is_winner = winners[:, oy, ox] == tap
+        added = result[:, iy, ix] + gradient[:, oy, ox]
+        result[:, iy, ix] = np.where(is_winner, added, result[:, iy, ix])
+    return result
+
+
+def take_mean(windows: ReferenceConv, inputs: Floats) -> Floats:
+    """Average pooling without padding: the halving tree over taps."""
+    seen: dict[tuple[int, int], list[Floats]] = {}
+    for _, oy, ox, iy, ix in windows.visit():
+        seen.setdefault((oy, ox), []).append(inputs[:, iy, ix])
+    shape = (len(inputs), windows.out_height, windows.out_width, inputs.shape[3])
+    outputs = np.zeros(shape, dtype=np.float32)
+    for (oy, ox), rows in seen.items():
+        outputs[:, oy, ox] = sum_tree(np.stack(rows)) / np.float32(len(rows))
+    return outputs
+
+
+def spread_mean(windows: ReferenceConv, gradient: Floats, shape: tuple[int, ...]) -> Floats:
+    """The gradient of average pooling's inputs, added in the order of taps."""
+    share = gradient / np.float32(len(windows.taps))
+    result = np.zeros(shape, dtype=np.float32)
+    for _, oy, ox, iy, ix in windows.visit():
+        result[:, iy, ix] += share[:, oy, ox]
+    return result
 
 
 def contract(left: Floats, right: Floats, bits: int) -> Floats:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning import datasets
 from pol_abci.learning.datasets import (
     Dataset,
     DatasetMismatch,
     check_digest,
     compute_digest,
+    digits,
     load_dataset,
 )
 from pol_abci.learning.sampling import BatchDraw, TrainSet
@@ -82,7 +82,7 @@ def test_an_unknown_dataset_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_library_that_ships_other_digits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_DIGITS_COUNT", 1_798)
+    monkeypatch.setattr(digits, "_COUNT", 1_798)
     with pytest.raises(DatasetMismatch, match="constraints"):
         load_dataset("digits")
 

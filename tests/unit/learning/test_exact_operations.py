@@ -144,14 +144,14 @@ def test_contraction_refuses_sums_that_float64_cannot_hold() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 17, 64, 100])
 def test_tree_sum_adds_in_the_fixed_order(rows: int) -> None:
     values = make_matrix((rows, 3), rows) * np.float32(1e3)
-    tree = TreeSum((rows, 3), CPU)
+    tree = TreeSum(torch.empty(rows, 3))
     tree.buffer.copy_(torch.from_numpy(values))
     np.testing.assert_array_equal(tree.reduce().numpy(), reference.sum_tree(values.copy()))
 
 
 def test_tree_sum_differs_from_adding_row_after_row() -> None:
     values = np.array([1.0, 2.0**-24, 2.0**-24, 2.0**-24], dtype=np.float32)[:, None]
-    tree = TreeSum((4, 1), CPU)
+    tree = TreeSum(torch.empty(4, 1))
     tree.buffer.copy_(torch.from_numpy(values))
     in_order = ((values[0] + values[1]) + values[2]) + values[3]
     assert tree.reduce().item() != in_order.item()

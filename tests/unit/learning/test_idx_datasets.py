@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pol_abci.learning import datasets
 from pol_abci.learning.datasets import (
-    SYSTEM_FOLDER,
     DatasetMismatch,
     DatasetMissing,
     compute_digest,
     load_dataset,
+    places,
 )
 from pol_abci.learning.idx import InvalidIdx, read_idx
 from pol_abci.node.presets import load_preset
@@ -43,7 +42,7 @@ def test_without_a_folder_the_systems_is_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_dataset(tmp_path / "fashion-mnist")
-    monkeypatch.setattr(datasets, "SYSTEM_FOLDER", tmp_path)
+    monkeypatch.setattr(places, "SYSTEM_FOLDER", tmp_path)
     assert len(load_dataset("fashion-mnist")[1]) == 3
 
 
@@ -93,7 +92,7 @@ def test_files_that_are_not_what_they_should_be(
 
 
 @pytest.mark.skipif(
-    not (SYSTEM_FOLDER / "fashion-mnist").is_dir(),
+    not (places.SYSTEM_FOLDER / "fashion-mnist").is_dir(),
     reason="Debian's package dataset-fashion-mnist is not installed",
 )
 def test_debians_files_are_the_presets() -> None:

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
 
 from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.layer import Binding, Evaluation
+from pol_abci.learning.layer import Evaluation
 from pol_abci.learning.layers import BatchNorm, Linear, ReLU
-from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
-
-if TYPE_CHECKING:
-    from pol_abci.learning.layer import BoundLayer, Layer
-
-CPU = torch.device("cpu")
+from tests.unit.learning.bind_layer import CPU, bind, make
 
 
-def bind(
-    layer: Layer,
-    weights: dict[str, reference.Floats],
-    batch: int,
-    bits: tuple[int, int] = (16, 8),
-    *,
-    is_first: bool = False,
-) -> tuple[BoundLayer, dict[str, torch.Tensor]]:
-    gradients = {name: torch.zeros(value.shape) for name, value in weights.items()}
-    binding = Binding(
-        weights={name: torch.from_numpy(value.copy()) for name, value in weights.items()},
-        gradients=gradients,
-        batch_size=batch,
-        arithmetic=ArithmeticParams(version=1, forward_bits=bits[0], backward_bits=bits[1]),
-        device=CPU,
-    )
-    return layer.bind(binding, is_first=is_first), gradients
-
-
-def make(*shape: int, seed: int, scale: float = 1.0) -> reference.Floats:
-    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+def make_convolution(
+    shape: tuple[int, int, int], filters: int, kernel: int, stride: int, padding: int
+) -> Conv2d:
+    return Conv2d("conv", shape, filters, (kernel, kernel), (stride, stride), (padding, padding))
 
 
 CONVOLUTIONS = {
@@ -62,7 +38,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_convolution_is_the_definition(case: str, bits: tuple[int, int]) -> None:
     batch, height, width, channels, filters, kernel, stride, padding = CONVOLUTIONS[case]
-    layer = Conv2d("conv", (height, width, channels), filters, kernel, stride, padding)
+    layer = make_convolution((height, width, channels), filters, kernel, stride, padding)
     definition = reference.ReferenceConv(height, width, kernel, stride, padding)
     assert layer.products == len(definition.taps) * channels
     weights = make(layer.products, filters, seed=1)
@@ -83,7 +59,7 @@ def test_convolution_of_saturated_operands_is_exact(value: float) -> None:
     # 1,152 products of 127 * 127 pass 2^24; five images of 64 rows of 2^120 pass float32's range
     # before three others bring the sum back into it.
     batch, side, channels, filters = 8, 8, 128, 2
-    layer = Conv2d("conv", (side, side, channels), filters, 3, 1, 1)
+    layer = make_convolution((side, side, channels), filters, 3, 1, 1)
     inputs = np.full((batch, side, side, channels), value, dtype=np.float32)
     inputs[5:] *= -1
     weights = np.full((layer.products, filters), value, dtype=np.float32)
@@ -120,7 +96,7 @@ def test_convolution_of_saturated_operands_is_exact(value: float) -> None:
 
 
 def test_gradients_of_inputs_are_exact_where_taps_add_up_beyond_float32() -> None:
-    layer = Conv2d("conv", (9, 9, 1), 40, 7, 1, 3)
+    layer = make_convolution((9, 9, 1), 40, 7, 1, 3)
     random = np.random.default_rng(7)
     weights, inputs, gradient = (
         random.uniform(0.9, 0.99, shape).astype(np.float32)
@@ -146,14 +122,40 @@ def test_cancelling_products_beyond_float32_leave_the_exact_rest() -> None:
     assert np.isfinite(outputs[0]).all()
     assert (outputs[1] == -(value**2)).all()
     evaluation = Evaluation(
-        {"fc.weight": torch.from_numpy(weights), "fc.bias": torch.zeros(2)}, bits=8
+        {"fc.weight": torch.from_numpy(weights), "fc.bias": torch.zeros(2)}, 8, CPU
     )
     evaluated = layer.evaluate(torch.from_numpy(inputs), evaluation)
     assert evaluated.tolist() == [[0.0, 0.0], [-(value**2)] * 2]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((5, 3), (2, 1), (2, 1)), ((1, 4), (1, 3), (0, 0)), ((2, 2), (3, 3), (0, 1))],
+)
+@pytest.mark.parametrize("bits", [(16, 8), (8, 8)])
+def test_convolution_of_any_window_with_a_bias_is_the_definition(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    bits: tuple[int, int],
+) -> None:
+    layer = Conv2d("conv", (7, 6, 3), 4, kernel, stride, padding, has_bias=True)
+    definition = reference.ReferenceConv(7, 6, kernel, stride, padding)
+    weights, bias = make(layer.products, 4, seed=1), make(4, seed=2)
+    bound, gradients = bind(layer, {"conv.weight": weights, "conv.bias": bias}, 2, bits)
+    inputs, gradient = make(2, 7, 6, 3, seed=3), make(2, *layer.output_shape, seed=4)
+    outputs = bound.forward(torch.from_numpy(inputs.copy())).numpy()
+    np.testing.assert_array_equal(outputs, definition.forward(inputs, weights, bits[0]) + bias)
+    to_inputs = bound.backward(torch.from_numpy(gradient.copy())).numpy()
+    to_weights, expected = definition.backward(inputs, weights, gradient, bits[1])
+    np.testing.assert_array_equal(to_inputs, expected)
+    np.testing.assert_array_equal(gradients["conv.weight"].numpy(), to_weights)
+    quantised = reference.to_floats(*reference.quantise(gradient, bits[1])).reshape(-1, 4)
+    np.testing.assert_array_equal(gradients["conv.bias"].numpy(), reference.sum_tree(quantised))
+
+
 def test_a_first_convolution_gives_its_weights_gradient() -> None:
-    layer = Conv2d("conv", (6, 6, 1), 3, 3, 1, 1)
+    layer = make_convolution((6, 6, 1), 3, 3, 1, 1)
     weights, inputs = make(9, 3, seed=1), make(2, 6, 6, 1, seed=2)
     gradient = make(2, 6, 6, 3, seed=3)
     bound, gradients = bind(layer, {"conv.weight": weights}, 2, is_first=True)
@@ -229,4 +231,4 @@ def test_relu_passes_where_its_output_is_above_zero() -> None:
 
 def test_taps_in_two_pieces_are_refused() -> None:
     with pytest.raises(ValueError, match="one piece"):
-        _ = Conv2d("conv", (1, 1, 1), 1, kernel=3, stride=2, padding=2).rows
+        _ = make_convolution((1, 1, 1), 1, 3, 2, 2).rows

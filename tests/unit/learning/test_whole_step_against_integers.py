@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
 
 from pol_abci.learning.arithmetic import InvalidStep
-from pol_abci.learning.models import BoundModel, Model, build_model
+from pol_abci.learning.bound_model import BoundModel
+from pol_abci.learning.models import build_model
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
+
+if TYPE_CHECKING:
+    from pol_abci.learning.graph import Model
 
 HEIGHT, WIDTH, CLASSES, BATCH = 5, 6, 3, 3
 RATE = 2.0**-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
 import stat
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import tomlkit
 
 from pol_abci.client.keys import AccountKey, load_consensus_seed
-from pol_abci.learning.datasets import DatasetMismatch
+from pol_abci.learning.datasets import DatasetMismatch, compute_digest, load_dataset
 from pol_abci.learning.machine import DeviceMissing
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
@@ -32,6 +33,7 @@ from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.genesis import parse_genesis
 from pol_abci.rules.params import SCORE_UNIT
 from pol_abci.rules.signing import compute_consensus_address
+from tests.unit.learning.cifar_files import write_image_folder
 from tests.unit.learning.idx_files import write_dataset
 
 if TYPE_CHECKING:
@@ -168,7 +170,7 @@ def test_a_home_is_never_overwritten(home: Home, make: Callable[..., Home]) -> N
     [
         ({"chain_id": "has space"}, "chain id 'has space' is not 1 to 50 letters"),
         ({"chain_id": "x" * 51}, "is not 1 to 50 letters"),
-        ({"preset": "mnist"}, "no preset 'mnist'; there is: digits"),
+        ({"preset": "mnist"}, "no preset 'mnist'; there is: cifar10, digits"),
         ({"rpc_port": 0}, "--rpc-port 0: ports are between 1 and 65535"),
         ({"rpc_port": 26656}, "both 26656; choose two ports"),
         ({"difficulty_bits": 5000.0}, "between 0 and 4096 bits"),
@@ -225,6 +227,26 @@ def test_files_of_a_dataset_are_looked_for_where_told(
     with pytest.raises(DatasetMismatch, match=str(tmp_path / "files")):
         make(tmp_path / "other", preset="fashion-mnist", data_dir=tmp_path / "files")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_chain_learns_the_edition_of_its_first_machine(
+    make: Callable[..., Home],
+    join: Callable[..., Home],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, count in (("files", 26), ("others", 27)):
+        write_image_folder(tmp_path / name, train=2, test=count)
+    home = make(tmp_path / "home", preset="cifar10", data_dir=tmp_path / "files")
+    parts = load_dataset("cifar10", tmp_path / "files")
+    task = home.genesis.params.task
+    assert [task.train_digest, task.test_digest] == [compute_digest(part) for part in parts]
+    joined = join(home.genesis_file, data_dir=tmp_path / "files")
+    assert joined.genesis == home.genesis
+    shutil.rmtree(joined.path)
+    with pytest.raises(DatasetMismatch, match="get the same edition"):
+        join(home.genesis_file, data_dir=tmp_path / "others")
 
 
 def test_a_homes_data_folder_is_kept_and_goes_to_app_and_miner(

@@ -1,0 +1,190 @@
+"""A model bound to a batch size: the steps that train it, over memory that is made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from pol_abci.learning.arithmetic import SoftmaxGradient, compute_magnitude
+from pol_abci.learning.graph import Add, Node, find_readers
+from pol_abci.learning.layer import Binding
+from pol_abci.learning.layers import MOMENTUM
+from pol_abci.learning.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pol_abci.learning.graph import Model
+    from pol_abci.learning.layer import BoundLayer
+    from pol_abci.rules.params import ArithmeticParams
+
+
+_PART_VALUES = 2**17
+"""Three parts of so many values fit what cores have of second-level cache."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Memory of a gradient while the backward pass is planned: how many will still read it."""
+
+    readers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _BackwardStep:
+    """One node of the backward pass, and how its outputs' gradient comes about.
+
+    `terms` are the readers of its value in forward order; their gradients are added onto that of
+    the first, or onto a copy of it in `buffer`. The last node, which nobody reads, has none.
+    """
+
+    index: int
+    terms: tuple[int, ...]
+    buffer: Tensor | None
+
+
+class _BoundGraph:
+    """Forward and backward pass of a graph at a batch size."""
+
+    def __init__(self, model: Model, binding: Binding) -> None:
+        self._nodes, self._plan, self._first = model.nodes, model.plan, model.first
+        self._layers: list[BoundLayer | None] = [
+            node.layer.bind(binding, is_first=index == model.first)
+            if isinstance(node, Node)
+            else None
+            for index, node in enumerate(self._nodes)
+        ]
+        shapes = [node.shape for node in self._nodes]
+        workspace, size = binding.workspace, binding.batch_size
+        self._copies = [
+            workspace.get(None, (size, *shape), torch.float32) if step.copies else None
+            for shape, step in zip(shapes, self._plan, strict=True)
+        ]
+        self._backward = self._plan_backward(binding)
+
+    def _plan_backward(self, binding: Binding) -> list[_BackwardStep]:
+        """Walk the backward pass once without numbers, to see which memory may be overwritten."""
+        readers = find_readers(self._nodes)
+        gradients: dict[int, _Memory] = {}  # of what each node read
+        steps = []
+        for index in range(len(self._nodes) - 1, self._first - 1, -1):
+            node, terms = self._nodes[index], tuple(readers[index + 1])
+            memories = [gradients[reader] for reader in terms] or [_Memory()]
+            memory = memories[0]
+            overwrites = isinstance(node, Node) and node.layer.memory.overwrites_gradient
+            needs_own = (len(terms) > 1 or overwrites) and memory.readers > 1
+            buffer = None
+            for read in memories:
+                read.readers -= 1
+            if needs_own:
+                shape = (binding.batch_size, *node.shape)
+                buffer = binding.workspace.get(None, shape, torch.float32)
+                memory = _Memory(0)
+            if isinstance(node, Add):
+                memory.readers += 2
+            elif overwrites or node.layer.memory.is_view:
+                memory.readers += 1
+            else:
+                memory = _Memory()
+            gradients[index] = memory
+            steps.append(_BackwardStep(index, terms, buffer))
+        return steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, C]."""
+        values = [images]
+        for layer, step, copy in zip(self._layers, self._plan, self._copies, strict=True):
+            inputs = values[step.source]
+            if copy is not None:
+                inputs = copy.copy_(inputs)
+            if layer is None:
+                values.append(inputs.add_(values[step.other]))
+            else:
+                values.append(layer.forward(inputs))
+        return values[-1]
+
+    def backward(self, gradient: Tensor) -> None:
+        """Write the gradients of all weights, from that of the logits."""
+        gradients: dict[int, Tensor] = {}
+        for step in self._backward:
+            total = gradients[step.terms[0]] if step.terms else gradient
+            if step.buffer is not None:
+                total = step.buffer.copy_(total)
+            for reader in step.terms[1:]:
+                total.add_(gradients[reader])
+            layer = self._layers[step.index]
+            gradients[step.index] = total if layer is None else layer.backward(total)
+
+
+class BoundModel:
+    """A model at a batch size, with its weights: `update` is the paper's update(W, B).
+
+    `weights` and `previous` (those before the last update) are flat; they are overwritten by the
+    next update. `loads` counts the times that `load` has set other weights.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch_size: int,
+        learning_rate: float,
+        arithmetic: ArithmeticParams,
+        device: torch.device,
+    ) -> None:
+        self.loads = 0
+        self.weights = torch.zeros(model.size, device=device)
+        self.previous = torch.zeros(model.size, device=device)
+        self._gradients = torch.zeros(model.size, device=device)
+        self._rate = learning_rate
+        is_statistic = torch.ones(model.size, dtype=torch.bool)
+        is_statistic[torch.from_numpy(model.learnable_positions)] = False
+        self._statistics = is_statistic.nonzero().flatten().to(device)
+        self._parts = [
+            tuple(
+                flat[start : start + _PART_VALUES]
+                for flat in (self.weights, self.previous, self._gradients)
+            )
+            for start in range(0, model.size, _PART_VALUES)
+        ]
+        self._graph = _BoundGraph(
+            model,
+            Binding(
+                weights=model.split(self.weights),
+                gradients=model.split(self._gradients),
+                batch_size=batch_size,
+                arithmetic=arithmetic,
+                device=device,
+                workspace=Workspace(device),
+            ),
+        )
+        self._loss = SoftmaxGradient(batch_size, model.classes, device)
+
+    def load(self, weights: Tensor) -> int:
+        """Set the weights to a copy of flat `weights`; returns the number of this load."""
+        self.weights.copy_(weights)
+        self.loads += 1
+        return self.loads
+
+    @torch.inference_mode()
+    def update(self, images: Tensor, labels: Tensor) -> None:
+        """One step on images [S, H, W, C] and labels int64 [S]; protocol section 3.
+
+        Raises
+        ------
+        InvalidStep
+            When a value is not finite or reaches 2^60; the weights are then of no use.
+        """
+        self._graph.backward(self._loss.compute(self._graph.forward(images), labels))
+        # Two roundings: the product, then the difference. Running statistics go by their momentum.
+        statistics = self.weights[self._statistics]
+        moves = self._gradients[self._statistics].mul_(MOMENTUM)
+        self.weights[self._statistics] = torch.sub(statistics, moves)
+        self._gradients[self._statistics] = 0.0
+        # Part by part, so that each is read from memory once.
+        for weights, previous, gradients in self._parts:
+            previous.copy_(weights)
+            weights.sub_(gradients.mul_(self._rate))
+            compute_magnitude(weights)
+        self.previous[self._statistics] = statistics
