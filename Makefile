@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench bench-exact study fuzz soak clean cometbft figure
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench bench-exact study figure attacks fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -91,6 +91,9 @@ study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/
 
 figure: $(DEV_STAMP) cometbft ## grow a chain and draw Figure 1 into docs/figures: PRESET=digits GENERATIONS=40
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/figure1.py $(PRESET) --generations $(GENERATIONS)
+
+attacks: $(DEV_STAMP) ## attack the rules and the learning, and write docs/security.md anew
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m studies.attacks $(NAMES)
 
 clean: ## remove .venv and what tools left behind; chains are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -3,13 +3,15 @@
 The search is what costs, and what a study of learning need not do: requirements are met like fair
 coins, whichever step it is. So every step of a virtual miner draws a score from those coins, and
 only walks whose ticket may win are walked, with the package's own code, up to that ticket's step.
-Times pass as on a chain whose blocks come at once: a step takes its share of a target interval.
+Times pass as on a chain whose blocks come at once, or once a verifier has redone the walk: a step
+takes its share of a target interval.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -78,17 +80,35 @@ def halve(test: Dataset) -> tuple[Dataset, Dataset]:
 
 
 class VirtualChain:
-    """One chain with one virtual miner, which does `interval_steps` steps a target interval."""
+    """One chain with one virtual miner, which does `interval_steps` steps a target interval.
 
-    def __init__(self, params: Params, name: str, interval_steps: int) -> None:
+    `verifier_speed` is the verifier's, in the miner's; it begins when a ticket is found.
+    `first_bits` of difficulty are those above log2 of an interval's steps that it begins with.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        name: str,
+        interval_steps: int,
+        *,
+        verifier_speed: float = math.inf,
+        first_bits: float = FIRST_DIFFICULTY_BITS,
+    ) -> None:
         task = load_task(params, None, name)
         gate, held = halve(task.test)
         self.task, self.held = replace(task, test=gate), replace(task, test=held)
         self._params, self._interval_steps = params, interval_steps
+        self._verifier_speed = verifier_speed
         self._random = np.random.default_rng(list(name.encode()))
         self._address = Address(self._random.bytes(20))
-        self._difficulty = round(SCORE_UNIT * (np.log2(interval_steps) + FIRST_DIFFICULTY_BITS))
+        self._difficulty = round(SCORE_UNIT * (np.log2(interval_steps) + first_bits))
         self._head = Head(0, compute_first_seed(name, bytes(32)), task.initial_weights)
+
+    @property
+    def head(self) -> Head:
+        """The newest generation."""
+        return self._head
 
     def run(self, generations: int, count_every: int) -> Iterator[Generation]:
         """Go on for so many generations; count on E at the first and each `count_every`-th."""
@@ -155,7 +175,8 @@ class VirtualChain:
             score = int(scores[place])
             good_ms = compute_good_time_ms(self._params.difficulty, self._difficulty, 0, score)
             index = start + int(place)
-            yield max(good_ms, self._get_time_ms(index + 1)), index, score
+            verified = index + 1 + int(steps[place]) / self._verifier_speed
+            yield max(good_ms, self._get_time_ms(math.ceil(verified))), index, score
 
     def _walk(self, index: int, score: int, correct_head: int, sample: list[int]) -> _Winner | None:
         """Walk up to a step of the search, and weigh the model; None if it never makes progress."""
