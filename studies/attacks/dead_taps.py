@@ -6,9 +6,11 @@ single pixel at its end, of which only the middle ever sees data.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pol_abci.learning.convolution import Conv2d
+from pol_abci.learning.models import build_model
 from studies.attacks.report import Row
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 SIZE = 32
 CLASSES = 10
-WIDTHS = (64, 128, 256, 512)
 REQUIREMENTS = 16
 
 
@@ -38,19 +39,10 @@ def measure() -> Iterator[Row]:
 
 def count_values() -> tuple[int, int]:
     """Learnable values of the module, and those of them that a step can move."""
-    convolutions = [Conv2d("conv1", (SIZE, SIZE, 3), WIDTHS[0], 7, 2, 3)]
-    size = convolutions[0].output_shape[0]
-    size = (size + 2 - 3) // 2 + 1  # max pooling of 3 by 3, stride 2, padding 1
-    channels = WIDTHS[0]
-    for width in WIDTHS:
-        stride = 1 if width == WIDTHS[0] else 2
-        first = Conv2d("conv", (size, size, channels), width, 3, stride, 1)
-        if channels != width:
-            convolutions.append(Conv2d("downsample", (size, size, channels), width, 1, stride, 0))
-        size, channels = first.output_shape[0], width
-        convolutions.append(first)
-        convolutions += [Conv2d("conv", (size, size, width), width, 3, 1, 1)] * 3
-    rest = sum(2 * each.filters for each in convolutions) + channels * CLASSES + CLASSES
-    whole = sum(each.kernel**2 * each.input_shape[2] * each.filters for each in convolutions)
-    live = sum(each.products * each.filters for each in convolutions)
-    return whole + rest, live + rest
+    model = build_model("resnet18", (), (SIZE, SIZE, 3), CLASSES)
+    dead = sum(
+        (math.prod(layer.kernel) * layer.input_shape[2] - layer.products) * layer.filters
+        for layer in model.layers
+        if isinstance(layer, Conv2d)
+    )
+    return model.weight_count + dead, model.weight_count

@@ -19,7 +19,7 @@ from pol_abci.learning.torch_layout import to_torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.models import Model
+    from pol_abci.learning.graph import Model
 
 
 def compute_loss(
