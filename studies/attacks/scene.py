@@ -29,8 +29,9 @@ LEARNT_STEPS = 200
 
 @functools.cache
 def load_digits(chain: str = CHAIN) -> Task:
-    """The preset's task."""
-    return load_task(load_preset("digits").params, None, chain)
+    """The preset's task, with walks from the protocol's least, two steps, on."""
+    params = load_preset("digits").params
+    return load_task(replace(params, walk=replace(params.walk, min_steps=2)), None, chain)
 
 
 def load_paper_digits(batch_size: int = 4, learning_rate: str = "0.001") -> Task:

@@ -28,7 +28,7 @@ class Case:
     name: str
     interval_steps: int = 2_000
     batch_size: int = 16
-    min_steps: int = 2
+    min_steps: int = 3
     max_steps: int = 32
     verifier_speed: float = math.inf
     first_bits: float = FIRST_DIFFICULTY_BITS
