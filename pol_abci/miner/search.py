@@ -123,7 +123,6 @@ class Search:
                 raise _HeadGone
             self.steps += 1
 
-        between_steps()
         open_prover = get_scheme(self._task.params).open_prover
         prover = open_prover(self._task, job.head.model, self._address, self._nonces)
         while True:
