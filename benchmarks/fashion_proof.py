@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.figures import Figure, main
-from pol_abci.learning.walk import Head, Walk, load_task, verify_claim
-from pol_abci.node.init import FIRST_DIFFICULTY_BITS
+from pol_abci.learning.walk import EQUILIBRIUM_BITS, Head, Walk, load_task, verify_claim
 from pol_abci.node.presets import load_preset
 from pol_abci.rules.params import SCORE_UNIT, Address
 from pol_abci.rules.proof import TrueWalk, WalkClaim
@@ -54,7 +53,7 @@ def measure() -> Iterator[Figure]:
         costs.append((time.perf_counter() - start) / step_s)
         assert isinstance(verdict, TrueWalk)
     cost = statistics.median(costs[1:])  # the first warms caches up
-    mined = 2 ** (params.difficulty.first / SCORE_UNIT - FIRST_DIFFICULTY_BITS)
+    mined = 2 ** (params.difficulty.first / SCORE_UNIT - EQUILIBRIUM_BITS)
     yield Figure(
         name=f"fashion-mnist: verification of a proof of {length} steps / mining of a block",
         value=f"{cost:.1f} steps' worth",

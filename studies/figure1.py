@@ -31,10 +31,13 @@ from pol_abci.cli.pace import compute_pace
 from pol_abci.cli.plot import load_history
 from pol_abci.learning.task import load_task
 from pol_abci.node.home import load_home
+from pol_abci.rules.params import PaperParams
 from studies.plain_sgd import train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from pol_abci.node.home import Home
     from pol_abci.rules.params import Params
@@ -106,10 +109,22 @@ def count_steps_done(path: Path, more: int) -> int:
     return int(steps)
 
 
-def learn_plainly(params: Params, history: History) -> list[tuple[float, float]]:
+def count_steps_reached(params: Params, history: History, steps_done: int) -> NDArray[np.int64]:
+    """Steps that lie in the head of each generation, from 0 on.
+
+    A record of the paper's scheme does not say how many. Its only miner walks on from heads of its
+    own, so all that it did are in the last one; they are spread evenly.
+    """
+    if isinstance(params.scheme, PaperParams):
+        return np.linspace(0, steps_done, len(history.records) + 1).astype(np.int64)
+    return np.cumsum([0, *(record.steps for record in history.records)])
+
+
+def learn_plainly(
+    params: Params, history: History, reached: NDArray[np.int64]
+) -> list[tuple[float, float]]:
     """Generations, and what part of E plain SGD gets right after as many steps as reached them."""
     task = load_task(params, None, history.chain_id)
-    reached = np.cumsum([0, *(record.steps for record in history.records)])
     generations = np.arange(len(reached))
     total = int(reached[-1])
     return [
@@ -119,21 +134,25 @@ def learn_plainly(params: Params, history: History) -> list[tuple[float, float]]
 
 
 def compose_row(
-    history: History, sgd: Sequence[tuple[float, float]], steps_done: int, command: str
+    history: History,
+    sgd: Sequence[tuple[float, float]],
+    *,
+    steps_reached: int,
+    steps_done: int,
+    command: str,
 ) -> str:
     """The chain's row of the table. The last 30 generations tell its pace."""
     records = history.records
     pace = compute_pace([each.interval_ms for each in records], history.target_interval_ms)
     assert pace is not None
     deviation = pace.coefficient_of_variation
-    reached = sum(each.steps for each in records)
     measured = [each for each in records if each.has_accuracy][-1]
     cells = (
         f"[{history.chain_id}]({history.chain_id}.png)",
         f"[{len(records)}]({history.chain_id}.json)",
         f"{pace.mean_ms / 1_000:.1f} s of {history.target_interval_ms / 1_000:g} s",
         "-" if deviation is None else f"{deviation:.2f}",
-        f"{reached:,}",
+        f"{steps_reached:,}",
         f"{steps_done:,}",
         f"{measured.correct_all / measured.size_all:.1%}",
         f"{sgd[-1][1]:.1%}",
@@ -167,11 +186,15 @@ def main() -> None:
     while (missing := arguments.generations - count_generations(home)) > 0:
         steps_done = count_steps_done(path, grow(home, missing))
     whole = load_history(home)
-    sgd = learn_plainly(home.genesis.params, whole)
+    reached = count_steps_reached(home.genesis.params, whole, steps_done)
+    sgd = learn_plainly(home.genesis.params, whole, reached)
     draw_figure(whole, FIGURES / f"{whole.chain_id}.png", sgd)
     (FIGURES / f"{whole.chain_id}.json").write_text(encode_history(whole), encoding="utf-8")
     command = " ".join(["python studies/figure1.py", *sys.argv[1:]])
-    write_row(whole.chain_id, compose_row(whole, sgd, steps_done, command))
+    row = compose_row(
+        whole, sgd, steps_reached=int(reached[-1]), steps_done=steps_done, command=command
+    )
+    write_row(whole.chain_id, row)
 
 
 if __name__ == "__main__":

@@ -69,10 +69,10 @@ STUDIES = (
         interval_steps=1_800,
         seeds=(1,),
         generations=30,
-        longest=500,
-        count_every=5,
+        longest=300,
+        count_every=10,
         changes={
-            "task": {"learning_rate": ("0.0625", "0.25"), "batch_size": (64,)},
+            "task": {"learning_rate": ("0.03125", "0.125"), "batch_size": (64,)},
             "walk": {"min_steps": (2,), "evaluation_samples": (128, 1_024)},
             "arithmetic": {"forward_bits": (8,), "backward_bits": (8,)},
         },

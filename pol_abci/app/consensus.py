@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from pol_abci.app.replica import Replica
     from pol_abci.rules.codec import GenerationRecord, SignedTx
-    from pol_abci.rules.proof import WalkClaim, WalkVerdict
+    from pol_abci.rules.proof import Claim, WalkVerdict
     from pol_abci.rules.transition import Event, ValidatorUpdate
     from pol_abci.store.versions import Pending
 
@@ -285,7 +285,7 @@ class Consensus:
     ) -> _Executed:
         """Have the block's proofs walked, then run the block on a fork."""
         replica = self._replica
-        verdicts: dict[WalkClaim, WalkVerdict] = {}
+        verdicts: dict[Claim, WalkVerdict] = {}
         for tx in txs:
             if isinstance(tx, InvalidTx) or not isinstance(tx.message, ProofMessage):
                 continue
@@ -337,7 +337,7 @@ def _compute_encoded_size(raw: bytes) -> int:
     return 1 + len(encode_uvarint(len(raw))) + len(raw)
 
 
-def _get_claim(txs: Iterable[SignedTx | InvalidTx], tx_hash: bytes) -> WalkClaim:
+def _get_claim(txs: Iterable[SignedTx | InvalidTx], tx_hash: bytes) -> Claim:
     """Find the walk that one of these transactions proves."""
     for tx in txs:
         if not isinstance(tx, InvalidTx) and tx.hash == tx_hash:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pol_abci.app.tickets import Ticket, Tickets
+from pol_abci.app.tickets import TICKET_BYTES, Ticket, Tickets
 from pol_abci.rules import keys
 from pol_abci.rules.codec import GenerationRecord, ValidatorSet
 from pol_abci.rules.ledger import find_account
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pol_abci.rules.codec import Account, Head, SignedTx
     from pol_abci.rules.genesis import Genesis
     from pol_abci.rules.params import Address
-    from pol_abci.rules.proof import TrueWalk, WalkClaim
+    from pol_abci.rules.proof import Claim, TrueWalk
     from pol_abci.rules.state import StateReader
     from pol_abci.store.store import Store
     from pol_abci.store.versions import Pending
@@ -68,7 +68,7 @@ class Replica:
         self.initial_height = initial_height
         self.store = store
         self.verifier = verifier
-        self.tickets = Tickets()
+        self.tickets = Tickets(max(1, TICKET_BYTES // self.chain.scheme.max_tx_bytes))
         self.time_ms = 0
         self.on_change: Callable[[], None] = lambda: None
         self._clock_ms = clock_ms
@@ -166,7 +166,7 @@ class Replica:
         if known is not None:
             self._authenticated.move_to_end(key)
             return known
-        tx = authenticate(self.chain.chain_id, raw)
+        tx = authenticate(self.chain.chain_id, raw, self.chain.scheme.max_tx_bytes)
         self._authenticated[key] = tx
         self._authenticated_bytes += _compute_entry_bytes(tx)
         while self._authenticated_bytes > AUTHENTICATED_BYTES:
@@ -178,7 +178,7 @@ class Replica:
         """Return the time that CheckTx goes by: the clock's, never before the newest header's."""
         return max(self._clock_ms(), self.time_ms)
 
-    def keep_ticket(self, claim: WalkClaim, raw: bytes, verdict: TrueWalk) -> None:
+    def keep_ticket(self, claim: Claim, raw: bytes, verdict: TrueWalk) -> None:
         """Keep a true walk until it is good, if waiting makes it good."""
         head, params = self.get_head(), self.chain.params
         if claim.generation != head.generation:
@@ -187,7 +187,7 @@ class Replica:
         if good_time_ms is None:
             log.info("a true walk makes too little progress", miner=claim.address.hex())
             return
-        if self.tickets.keep(Ticket(raw, claim, verdict, good_time_ms)):
+        if self.tickets.keep(Ticket(raw, claim.key, verdict, good_time_ms)):
             self.on_change()
 
 

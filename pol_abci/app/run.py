@@ -22,6 +22,7 @@ from pol_abci.app.verifier_messages import Configure
 from pol_abci.client.rpc import RpcClient
 from pol_abci.monitor import run_monitor
 from pol_abci.rules.genesis import compute_genesis_digest
+from pol_abci.rules.scheme import get_scheme
 from pol_abci.store.store import Store
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 RPC_TIMEOUT_S = 2.0
 """Of this node's own RPC, on the same machine."""
+RPC_BYTES_PER_S = 2**21
+"""What it takes at least of a transaction: it is read from JSON and base64, hashed and checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,8 @@ async def run_app(settings: AppSettings) -> None:
             genesis_digest=compute_genesis_digest(genesis),
         )
         stack.callback(store.close)
-        rpc = await stack.enter_async_context(RpcClient(settings.rpc_url, timeout_s=RPC_TIMEOUT_S))
+        timeout_s = RPC_TIMEOUT_S + get_scheme(genesis.params).max_tx_bytes / RPC_BYTES_PER_S
+        rpc = await stack.enter_async_context(RpcClient(settings.rpc_url, timeout_s=timeout_s))
         verifier = Verifier(configure)
         replica = Replica(
             chain_id=settings.chain_id,

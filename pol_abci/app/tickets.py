@@ -7,15 +7,16 @@ node keeps the best ticket of each address, and hands it to its own mempool when
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pol_abci.rules.params import Address
-    from pol_abci.rules.proof import TrueWalk, WalkClaim
+    from pol_abci.rules.proof import Claim, TrueWalk
 
-TICKET_LIMIT = 256
-"""Addresses whose ticket is kept; the last to become good gives way."""
+TICKET_BYTES = 256 * 2**20
+"""Of tickets that are kept: 256 of the walk scheme's longest, and fewer where a proof carries a
+model. The last to become good gives way."""
 
 
 @dataclass(slots=True)
@@ -23,19 +24,23 @@ class Ticket:
     """A true proof: the bytes of its transaction, its claim, what walking it found.
 
     `good_time_ms` is the first block time at which it is valid; `accepted_time_ms` is when
-    CheckTx first said yes to it, None while it says no.
+    CheckTx first said yes to it, None while it says no; `hash` is the transaction's.
     """
 
     raw: bytes
-    claim: WalkClaim
+    claim: Claim
     verdict: TrueWalk
     good_time_ms: int
     accepted_time_ms: int | None = None
+    hash: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hash = hashlib.sha256(self.raw).digest()
 
     @property
     def rank(self) -> tuple[int, bytes]:
         """Among good tickets: the higher score, then the lower transaction hash, comes first."""
-        return -self.verdict.score, hashlib.sha256(self.raw).digest()
+        return -self.verdict.score, self.hash
 
     @property
     def order(self) -> tuple[int, int, bytes]:
@@ -44,9 +49,9 @@ class Ticket:
 
 
 class Tickets:
-    """The best true ticket of each address."""
+    """The best true ticket of each address, of at most `limit` addresses."""
 
-    def __init__(self, limit: int = TICKET_LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: dict[Address, Ticket] = {}
 

@@ -34,14 +34,15 @@ from pol_abci.app.verifier_messages import (
     decode_message,
     encode_message,
 )
-from pol_abci.app.walk_queue import Standing, WalkQueue
+from pol_abci.app.walk_queue import QUEUE_BYTES, Standing, WalkQueue
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.proof import FalseWalk, TrueWalk
+from pol_abci.rules.scheme import get_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pol_abci.rules.proof import WalkClaim, WalkVerdict
+    from pol_abci.rules.proof import Claim, WalkVerdict
 
 log = structlog.get_logger(__name__)
 
@@ -91,13 +92,14 @@ class Verifier:
     """Verdicts on walks from the head, and the weights that true ones make."""
 
     def __init__(self, configure: Configure) -> None:
-        self.on_true_walk: Callable[[WalkClaim, bytes, TrueWalk], None] = lambda *_: None
+        self.on_true_walk: Callable[[Claim, bytes, TrueWalk], None] = lambda *_: None
         self.status = VerifierStatus()
         self.size_all = 0
-        self.verdicts: dict[WalkClaim, WalkVerdict] = {}
+        self.verdicts: dict[Claim, WalkVerdict] = {}
         self._configure = configure
-        self._queue = WalkQueue()
-        self._walking: WalkClaim | None = None
+        max_tx_bytes = get_scheme(configure.params).max_tx_bytes
+        self._queue = WalkQueue(max(1, QUEUE_BYTES // max_tx_bytes))
+        self._walking: Claim | None = None
         self._accuracy: deque[tuple[int, bytes, Callable[[int, int, int], None]]] = deque()
         self._has_walk = asyncio.Event()
         self._has_accuracy = asyncio.Event()
@@ -231,7 +233,7 @@ class Verifier:
         outstanding.attempts += 1
         self._send(outstanding.message)
 
-    async def verify(self, claim: WalkClaim, *, is_decided: bool = False) -> WalkVerdict:
+    async def verify(self, claim: Claim, *, is_decided: bool = False) -> WalkVerdict:
         """Return the verdict on a walk from the present head, before anything that waits.
 
         A walk that others have decided on (`is_decided`) and this node has found false is redone:
@@ -249,16 +251,16 @@ class Verifier:
             known = self._remember(claim, result)
         return known
 
-    def _remember(self, claim: WalkClaim, verdict: WalkVerdict) -> WalkVerdict:
+    def _remember(self, claim: Claim, verdict: WalkVerdict) -> WalkVerdict:
         self.status.walked += 1
         if isinstance(verdict, FalseWalk):
             self.status.false += 1
         if len(self.verdicts) >= VERDICT_LIMIT:
             del self.verdicts[next(iter(self.verdicts))]
-        self.verdicts[claim] = verdict
+        self.verdicts[claim.key] = verdict
         return verdict
 
-    async def compute_weights(self, claim: WalkClaim) -> bytes:
+    async def compute_weights(self, claim: Claim) -> bytes:
         """Return the weights that a true walk makes; who hashes them holds them to its root.
 
         Raises
@@ -308,7 +310,7 @@ class Verifier:
         """Whether a queued walk is under way."""
         return self._walking is not None
 
-    def enqueue(self, claim: WalkClaim, raw: bytes, standing: Standing) -> None:
+    def enqueue(self, claim: Claim, raw: bytes, standing: Standing) -> None:
         """Have a walk verified in its turn; `on_true_walk` hears of it if it is true.
 
         Raises
@@ -345,7 +347,7 @@ class Verifier:
             assert isinstance(correct, int)
             then(generation, correct, self.size_all)
 
-    async def _verify_queued(self, claim: WalkClaim, raw: bytes) -> None:
+    async def _verify_queued(self, claim: Claim, raw: bytes) -> None:
         verdict = self.verdicts.get(claim)
         if verdict is None:
             self._walking = claim

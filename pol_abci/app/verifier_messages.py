@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pol_abci.rules.params import Params
-    from pol_abci.rules.proof import WalkClaim, WalkVerdict
+    from pol_abci.rules.proof import Claim, WalkVerdict
 
 LENGTH = struct.Struct(">I")
 
@@ -49,7 +49,7 @@ class VerifyWalk:
     """Redo a walk from the head."""
 
     job: int
-    claim: WalkClaim
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ComputeWeights:
     """The weights at the end of a walk that was found true."""
 
     job: int
-    claim: WalkClaim
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,15 +36,14 @@ from pol_abci.app.verifier_messages import (
 )
 from pol_abci.learning.evaluate import count_correct
 from pol_abci.learning.golden import check_golden_walk
-from pol_abci.learning.walk import Head, Task, load_task, verify_claim
+from pol_abci.learning.scheme import get_scheme
+from pol_abci.learning.task import Head, Task, load_task
 from pol_abci.learning.weights import from_bytes, to_bytes
 from pol_abci.rules.errors import PolError
-from pol_abci.rules.proof import TrueWalk, WalkClaim, WalkVerdict
+from pol_abci.rules.proof import Claim, TrueWalk, WalkVerdict
 
 KEPT_WEIGHTS_BYTES = 256 * 2**20
 """Weights of true walks kept, so that a block's are at hand when it is decided."""
-EVALUATION_CHUNK = 64
-"""Images evaluated between two looks at the messages."""
 
 
 class HeadMoved(Exception):
@@ -104,7 +103,7 @@ class Worker:
         self._task = task
         self._channel = channel
         self._head: Head | None = None
-        self._kept: OrderedDict[WalkClaim, tuple[WalkVerdict, bytes]] = OrderedDict()
+        self._kept: OrderedDict[Claim, tuple[WalkVerdict, bytes]] = OrderedDict()
         self._put_off: deque[MeasureAccuracy] = deque()
         self._steps = 0
         self._walks = 0
@@ -144,11 +143,12 @@ class Worker:
         self._head = Head(message.generation, message.seed, weights)
         self._kept.clear()
 
-    def _walk(self, claim: WalkClaim) -> tuple[WalkVerdict, bytes | None]:
+    def _walk(self, claim: Claim) -> tuple[WalkVerdict, bytes | None]:
         head = self._head
         if head is None or head.generation != claim.generation:
             raise HeadMoved
-        while claim not in self._kept:
+        key = claim.key
+        while key not in self._kept:
             try:
                 verdict, weights = self._verify(head, claim)
             except Overtaken:
@@ -156,17 +156,20 @@ class Worker:
             if not isinstance(verdict, TrueWalk):
                 return verdict, None
             assert weights is not None
-            self._kept[claim] = verdict, weights
+            self._kept[key] = verdict, weights
             while len(self._kept) > 1 and len(self._kept) * len(weights) > KEPT_WEIGHTS_BYTES:
                 self._kept.popitem(last=False)
-        return self._kept[claim]
+        return self._kept[key]
 
-    def _verify(self, head: Head, claim: WalkClaim) -> tuple[WalkVerdict, bytes | None]:
+    def _verify(self, head: Head, claim: Claim) -> tuple[WalkVerdict, bytes | None]:
         self._walks += 1
         walk = self._walks
 
         def between_steps() -> None:
             self._steps += 1
+            between_images()
+
+        def between_images() -> None:
             while self._channel.has_message():
                 self._interrupt(self._channel.receive())
             if self._head is not head:
@@ -174,17 +177,16 @@ class Worker:
             if self._walks != walk:
                 raise Overtaken
 
-        return verify_claim(self._task, head, claim, between_steps)
+        verify_claim = get_scheme(self._task.params).verify_claim
+        return verify_claim(self._task, head, claim, between_steps, between_images)
 
     def _count(self, data: bytes) -> int:
-        weights = from_bytes(self._task.model, data)
-        size, correct = len(self._task.test), 0
-        for start in range(0, size, EVALUATION_CHUNK):
-            ordinals = range(start, min(size, start + EVALUATION_CHUNK))
-            correct += count_correct(self._task, weights, list(ordinals))
+        def between_images() -> None:
             while self._channel.has_message():
                 self._interrupt(self._channel.receive())
-        return correct
+
+        weights = from_bytes(self._task.model, data)
+        return count_correct(self._task, weights, None, between_images)
 
     def _interrupt(self, message: ToVerifier) -> None:
         """Process a message inside a job that is under way, whose count of steps goes on.

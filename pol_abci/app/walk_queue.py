@@ -17,10 +17,11 @@ from pol_abci.rules.errors import ProofRefused
 
 if TYPE_CHECKING:
     from pol_abci.rules.params import Address
-    from pol_abci.rules.proof import WalkClaim
+    from pol_abci.rules.proof import Claim
 
-QUEUE_LIMIT = 256
-"""Waiting walks; a full queue gives up its last one for a better address."""
+QUEUE_BYTES = 256 * 2**20
+"""Of proofs that wait: 256 of the walk scheme's longest, and fewer where a proof carries a model.
+A full queue gives up its last one for a better address."""
 
 
 class Standing(IntEnum):
@@ -33,16 +34,16 @@ class Standing(IntEnum):
 
 @dataclass(slots=True)
 class _Waiting:
-    claim: WalkClaim
+    claim: Claim
     raw: bytes
     rank: tuple[int, Standing, int]
 
 
 @dataclass(slots=True)
 class WalkQueue:
-    """Walks of one generation that wait for the verifier."""
+    """Walks of one generation that wait for the verifier, at most `limit`."""
 
-    limit: int = QUEUE_LIMIT
+    limit: int
     _waiting: dict[Address, _Waiting] = field(default_factory=dict)
     _refused: set[Address] = field(default_factory=set)
     _walked: Counter[Address] = field(default_factory=Counter)
@@ -51,7 +52,7 @@ class WalkQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, claim: WalkClaim, raw: bytes, standing: Standing) -> None:
+    def add(self, claim: Claim, raw: bytes, standing: Standing) -> None:
         """Take a walk in; a newer one of its address takes the older one's place in line.
 
         Raises
@@ -79,7 +80,7 @@ class WalkQueue:
             del self._waiting[last.claim.address]
         self._waiting[claim.address] = _Waiting(claim, raw, rank)
 
-    def pop(self) -> tuple[WalkClaim, bytes] | None:
+    def pop(self) -> tuple[Claim, bytes] | None:
         """Take out the next walk, or None when nothing waits."""
         if not self._waiting:
             return None

@@ -3,6 +3,7 @@
 <folder>/chain.json      the genesis that the audit believes, and nothing else
 <folder>/store/          state, weights and records as recomputed, one transaction a block
 <folder>/position.json   of the last two blocks, what the store has no place for
+<folder>/proofs/N        the transaction that made generation N, where its record does not say all
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 CHAIN_FILE = "chain.json"
 POSITION_FILE = "position.json"
 STORE_FOLDER = "store"
+PROOFS_FOLDER = "proofs"
 
 
 class AuditFolderError(PolError):
@@ -145,7 +147,30 @@ class AuditFolder:
         Whichever of the two the store is at after a crash, its entry is there.
         """
         positions = [each.to_json() for each in (before, position) if each is not None]
-        _write(self.path / POSITION_FILE, json.dumps(positions))
+        _write(self.path / POSITION_FILE, json.dumps(positions).encode())
+
+    def write_proof(self, generation: int, raw: bytes) -> None:
+        """Keep the transaction that makes a generation, before its block is committed."""
+        folder = self.path / PROOFS_FOLDER
+        folder.mkdir(exist_ok=True)
+        _write(folder / str(generation), raw)
+
+    def read_proof(self, generation: int) -> bytes:
+        """The transaction that made a generation.
+
+        Raises
+        ------
+        AuditFolderError
+            When it is lost.
+        """
+        file = self.path / PROOFS_FOLDER / str(generation)
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise AuditFolderError(
+                f"{file} has been lost ({error.strerror}); begin the audit again after: "
+                f"rm -r {shlex.quote(str(self.path))}"
+            ) from error
 
     def read_records(self) -> list[GenerationRecord]:
         """All generations so far, in order."""
@@ -188,16 +213,16 @@ def _begin(path: Path, chain: ChainGenesis) -> None:
             "initial_height": chain.initial_height,
             "app_state": genesis_to_json(chain.genesis),
         }
-        _write(path / CHAIN_FILE, json.dumps(document, indent=2) + "\n")
+        _write(path / CHAIN_FILE, (json.dumps(document, indent=2) + "\n").encode())
     except OSError as error:
         raise AuditFolderError(f"cannot make the audit in {path}: {error.strerror}") from error
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Put a file in place whole, and on the disk before what is done next."""
     draft = path.with_name(path.name + ".new")
-    with draft.open("w") as file:
-        file.write(text)
+    with draft.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

@@ -1,7 +1,8 @@
-"""Any generation's model: the walks that made it, redone from the chain's first weights.
+"""Any generation's model: what made it, redone from the chain's first weights.
 
-A record of a generation names its walk and what the walk must end in. So records from anywhere
-will do: a false one does not lead to its own root.
+A record of a generation names its walk and what the walk must end in; under the paper's scheme its
+transaction has P and W. So records from anywhere will do: a false one does not lead to its own
+root.
 """
 
 from __future__ import annotations
@@ -9,21 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.learning.arithmetic import InvalidStep
-from pol_abci.learning.walk import Head, Walk
+from pol_abci.client.proofs import read_claim
+from pol_abci.learning import weights as canonical
+from pol_abci.learning.prover import FalseRecord
+from pol_abci.learning.scheme import get_scheme
+from pol_abci.learning.task import Head
+from pol_abci.rules import scheme as rules
 from pol_abci.rules.errors import PolError
-from pol_abci.rules.seed import compute_first_seed, compute_next_seed
+from pol_abci.rules.seed import compute_first_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pol_abci.audit.folder import ChainGenesis
-    from pol_abci.learning.walk import Task
+    from pol_abci.learning.task import Task
     from pol_abci.rules.codec import GenerationRecord
 
 
 class FalseHistory(PolError):
-    """A record of a generation whose walk does not end where the record says."""
+    """A record of a generation that is not made as the record says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,12 @@ def rebuild_generation(
     task: Task,
     chain: ChainGenesis,
     records: Iterable[GenerationRecord],
+    get_proof: Callable[[GenerationRecord], bytes],
 ) -> Generation:
-    """Redo the walks of all records, which begin at generation 1; the model that they end in.
+    """Redo all records, which begin at generation 1; the model that they end in.
+
+    `get_proof` gives the transaction that made a generation. It is called where the scheme needs
+    it: under `walk` a record says all.
 
     Raises
     ------
@@ -61,28 +70,28 @@ def rebuild_generation(
                 f"the history has no generation {head.generation + 1}: the node joined later; "
                 f"take it from another one, or from an audit (`pol-abci replay`)"
             )
-        head = _walk(task, head, record)
+        head = _redo(task, head, record, get_proof)
         root = record.weights_root
         used.append(record)
     return Generation(head, root, tuple(used))
 
 
-def _walk(task: Task, head: Head, record: GenerationRecord) -> Head:
-    limits = task.params.walk
-    if not limits.min_steps <= record.steps <= limits.max_steps:
-        raise FalseHistory(f"generation {record.generation}: no walk has {record.steps} steps")
-    walk = Walk(task, head, record.miner, record.nonce)
+def _redo(
+    task: Task,
+    head: Head,
+    record: GenerationRecord,
+    get_proof: Callable[[GenerationRecord], bytes],
+) -> Head:
+    scheme = get_scheme(task.params)
+    claim = read_claim(get_proof(record)) if scheme.NEEDS_PROOF else None
     try:
-        for _ in range(record.steps):
-            step = walk.step()
-    except InvalidStep as error:
+        redone = scheme.redo_generation(task, head, record, claim)
+    except FalseRecord as error:
         raise FalseHistory(f"generation {record.generation}: {error}") from error
-    if walk.root() != record.weights_root:
+    if redone.root != record.weights_root:
         raise FalseHistory(
             f"generation {record.generation}: its walk ends in weights with the root "
-            f"{walk.root().hex()}, the record says {record.weights_root.hex()}"
+            f"{redone.root.hex()}, the record says {record.weights_root.hex()}"
         )
-    seed = compute_next_seed(
-        head.seed, record.miner, record.nonce, record.steps, record.weights_root
-    )
-    return Head(record.generation, seed, step.weights.clone())
+    seed = rules.get_scheme(task.params).compute_next_seed(head.seed, record)
+    return Head(record.generation, seed, canonical.from_bytes(task.model, redone.weights))

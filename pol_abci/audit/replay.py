@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 from pol_abci.audit.checking import Expected
 from pol_abci.audit.comet import compute_header_hash, get_votes
 from pol_abci.audit.folder import Position
+from pol_abci.client.proofs import find_proof
 from pol_abci.learning import weights as canonical
 from pol_abci.learning.evaluate import count_correct
-from pol_abci.learning.walk import Head, verify_claim
+from pol_abci.learning.scheme import get_scheme
+from pol_abci.learning.task import Head
 from pol_abci.rules.errors import CODE_FAILED, CODE_OK, InvalidTx
 from pol_abci.rules.genesis import process_genesis
-from pol_abci.rules.proof import WalkClaim, WalkVerdict
+from pol_abci.rules.proof import Claim, WalkVerdict
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import Overlay
 from pol_abci.rules.transition import BlockContext, ChainContext, get_head, process_block
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from pol_abci.audit.folder import AuditFolder
     from pol_abci.client.blocks import Commit, FullBlock
-    from pol_abci.learning.walk import Task
+    from pol_abci.learning.task import Task
     from pol_abci.rules.block import ValidatorUpdate
     from pol_abci.rules.codec import GenerationRecord, SignedTx
     from pol_abci.rules.state import StateReader
@@ -115,6 +117,8 @@ class Replay:
                 if claim.weights_root == record.weights_root
             )
             correct = count_correct(self._task, canonical.from_bytes(self._task.model, made))
+            if get_scheme(self._task.params).NEEDS_PROOF:
+                self._folder.write_proof(record.generation, find_proof(block.txs, record))
             record = replace(
                 record, has_accuracy=True, correct_all=correct, size_all=len(self._task.test)
             )
@@ -188,7 +192,7 @@ class Replay:
 
     def _authenticate(self, raw: bytes) -> SignedTx | InvalidTx:
         try:
-            return authenticate(self._chain.chain_id, raw)
+            return authenticate(self._chain.chain_id, raw, self._chain.scheme.max_tx_bytes)
         except InvalidTx as error:
             return error
 
@@ -203,10 +207,10 @@ class Replay:
             misbehaviour=block.misbehaviour,
         )
 
-    def _walk(self, claim: WalkClaim) -> tuple[WalkVerdict, bytes | None]:
+    def _walk(self, claim: Claim) -> tuple[WalkVerdict, bytes | None]:
         head = get_head(self._state)
         self.work.walks += 1
-        return verify_claim(
+        return get_scheme(self._task.params).verify_claim(
             self._task, Head(head.generation, head.seed, self._weights), claim, self._note_step
         )
 
@@ -236,18 +240,18 @@ class Replay:
         self.work.blocks += 1
 
 
-class _Walks(dict[WalkClaim, WalkVerdict]):
+class _Walks(dict[Claim, WalkVerdict]):
     """Verdicts of walks, each redone when the rules ask for it, which is when it matters.
 
     `made` are the weights of those that are true.
     """
 
-    def __init__(self, walk: Callable[[WalkClaim], tuple[WalkVerdict, bytes | None]]) -> None:
+    def __init__(self, walk: Callable[[Claim], tuple[WalkVerdict, bytes | None]]) -> None:
         super().__init__()
-        self.made: dict[WalkClaim, bytes] = {}
+        self.made: dict[Claim, bytes] = {}
         self._walk = walk
 
-    def __missing__(self, claim: WalkClaim) -> WalkVerdict:
+    def __missing__(self, claim: Claim) -> WalkVerdict:
         verdict, made = self._walk(claim)
         if made is not None:
             self.made[claim] = made

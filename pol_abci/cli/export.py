@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import functools
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,13 @@ from pol_abci.cli.commands import (
     torch_device_option,
 )
 from pol_abci.cli.plot import load_history
+from pol_abci.cli.replay import open_blocks
 from pol_abci.cli.words import format_share
 from pol_abci.node.home import load_home, read_genesis_document
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pol_abci.audit.folder import ChainGenesis
     from pol_abci.rules.codec import GenerationRecord
@@ -67,7 +69,8 @@ def export(
     """Write a generation's model as safetensors, and where it is from.
 
     Its weights are not taken from anywhere: every walk since the chain's first weights is redone,
-    and each must end where the chain says. The tensors have the layouts of torch.nn;
+    and each must end where the chain says. Under the paper's scheme each last step is, out of the
+    blocks. The tensors have the layouts of torch.nn;
     examples/load_model.py loads them. An older file is overwritten.
     """
     chain, records = _read_audit(audit) if audit is not None else _read_home(home)
@@ -94,7 +97,9 @@ def export(
         transient=True,
         disable=not console.is_terminal,
     )
-    exported = export_model(out, task, chain, rebuild_generation(task, chain, shown))
+    with ExitStack() as stack:
+        get_proof = _open_proofs(stack, audit, home)
+        exported = export_model(out, task, chain, rebuild_generation(task, chain, shown, get_proof))
     document = exported.document
     if as_json:
         print_json({"model": str(exported.model), **document})
@@ -129,3 +134,17 @@ def _read_home(home: Path) -> tuple[ChainGenesis, Sequence[GenerationRecord]]:
         document.chain_id, int(document.document["initial_height"]), document.genesis
     )
     return chain, load_history(here).records
+
+
+def _open_proofs(
+    stack: ExitStack, audit: Path | None, home: Path
+) -> Callable[[GenerationRecord], bytes]:
+    """Say where transactions come from; a node's blocks are looked for when one is asked for."""
+    from pol_abci.audit.folder import AuditFolder, read_chain  # noqa: PLC0415
+    from pol_abci.client.proofs import find_proof  # noqa: PLC0415
+
+    if audit is not None:
+        folder = stack.enter_context(closing(AuditFolder.open(audit, read_chain(audit))))
+        return lambda record: folder.read_proof(record.generation)
+    source = functools.cache(lambda: open_blocks(stack, None, load_home(home)))
+    return lambda record: find_proof(source().get_block(record.height).txs, record)

@@ -24,11 +24,17 @@ from pol_abci.client.keys import KeyFile, format_address
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS
 from pol_abci.node.presets import load_preset
+from pol_abci.rules.params import PaperParams
 
 if TYPE_CHECKING:
     from pol_abci.node.home import Home
 
 DEFAULT_PRESET = "digits"
+STUDY_ONLY = (
+    "This chain is for study: it runs the paper's algorithms to the letter, where who chooses P "
+    "finds proofs with fewer steps, any W will do, and weights that stand still meet requirements "
+    "(docs/protocol.md, sections 13 and 14)."
+)
 MIN_TARGET_INTERVAL_S, MAX_TARGET_INTERVAL_S = 0.5, 30 * 24 * 3_600
 """Below it CometBFT's own rounds are most of an interval; above it no genesis is valid."""
 _PEER = r"[0-9a-fA-F]{40}@[^\s,@]+:[0-9]{1,5}"
@@ -176,6 +182,8 @@ def init(
             p2p_port=p2p_port,
             transport=transport,
         )
+    if isinstance(made.genesis.params.scheme, PaperParams):
+        report(STUDY_ONLY)
     _print_home(made, home, as_json)
 
 

@@ -100,7 +100,7 @@ def replay(
         here = load_home(home) if node is None else None
         if here is not None:
             data_dir = data_dir or here.settings.data_dir
-        source = _open_source(stack, node, here)
+        source = open_blocks(stack, node, here)
         chain = _choose_chain(source, here, genesis)
         if here is None:
             check_chain_id(chain.chain_id)  # the node's own word, and part of a path
@@ -126,7 +126,7 @@ def replay(
         view.end(folder, time.monotonic() - start_s, is_proven=is_proven)
 
 
-def _open_source(stack: ExitStack, node: str | None, home: Home | None) -> BlockSource:
+def open_blocks(stack: ExitStack, node: str | None, home: Home | None) -> BlockSource:
     """Connect to a running node, or have the blocks of a stopped one served."""
     from pol_abci.audit.source import open_source, serve_in_thread  # noqa: PLC0415
     from pol_abci.node.inspect import serve_blocks  # noqa: PLC0415

@@ -55,11 +55,16 @@ async def get_account_history(
     times_ms = await _get_times_ms(rpc, newest)
     try:
         return tuple(
-            HistoryEntry(height=each.height, time_ms=times_ms[each.height], tx=decode_tx(each.raw))
+            HistoryEntry(height=each.height, time_ms=times_ms[each.height], tx=_read_tx(each.raw))
             for each in newest
         )
     except InvalidTx as error:
         raise UnexpectedAnswer(f"{rpc.url} sent a transaction that is none: {error}") from error
+
+
+def _read_tx(raw: bytes) -> SignedTx:
+    """Read what a block holds: it was no longer than its chain allows."""
+    return decode_tx(raw, len(raw))
 
 
 async def _get_times_ms(rpc: RpcClient, found: Sequence[FoundTx]) -> dict[int, int]:

@@ -24,6 +24,8 @@ _ADVICE: dict[type[errors.InvalidTx], str] = {
     errors.NoProgress: "no need to act: the node keeps it until the guard has loosened",
     errors.SecondProof: "another proof was first; walk from the new head",
     errors.ProofRefused: "the node has too much to verify; try again, or ask another node",
+    errors.OtherScheme: "the miner's genesis is of another chain; look with `pol-abci status`",
+    errors.InvalidBatch: "the miner and the node differ in their version; see `pol-abci version`",
     errors.KeyAlreadyBound: "a key is bound for ever; see `pol-abci validator status`",
     errors.InvalidPossession: "sign with the consensus key of the node's own home, for this chain",
     errors.NotJailed: "there is nothing to leave; see `pol-abci validator status`",

@@ -26,17 +26,17 @@ from pol_abci.rules.signing import sign_possession
 if TYPE_CHECKING:
     from pol_abci.client.keys import AccountKey
     from pol_abci.rules.params import Address, Amount
-    from pol_abci.rules.proof import WalkClaim
+    from pol_abci.rules.proof import Claim
 
 
 def build_proof(
-    key: AccountKey, chain_id: str, claim: WalkClaim, *, seed: bytes, stamp_bits: int
+    key: AccountKey, chain_id: str, claim: Claim, *, seed: bytes, stamp_bits: int
 ) -> bytes:
-    """Stamp and sign a proof of learning. Takes 2^stamp_bits hashes on average.
+    """Stamp and sign a proof of learning. Takes 2^stamp_bits hashes on average; 0 bits: stamp 0.
 
     `seed` is s_n of the generation that the walk starts from; the stamp is good for no other.
     """
-    assert claim.address == key.address  # the walk is of its own address and no other
+    assert claim.address == key.address  # a proof is of its own address and no other
     unstamped = encode_unstamped_body(ProofMessage(claim, 0))
     stamp = find_stamp(seed, key.address, unstamped, stamp_bits)
     return _sign(key, chain_id, 0, 0, ProofMessage(claim, stamp))

@@ -11,6 +11,8 @@ import torch
 from pol_abci.rules.seed import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -50,6 +52,14 @@ class TrainSet:
         self._labels = dataset.labels.astype(np.int64)
         self._images = dataset.images
 
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def batch_size(self) -> int:
+        """S."""
+        return self._batch_size
+
     def draw(self, seed: bytes, address: Address, nonce: int, step: int) -> BatchDraw:
         """batch_t of a walk."""
         stream = Stream("batch", seed, address, nonce, step)
@@ -82,6 +92,10 @@ class TrainSet:
             to_inputs(pixels, self._divisor).to(self._device),
             torch.from_numpy(self._labels[draw.ordinals]).to(self._device),
         )
+
+    def get_batch(self, ordinals: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The images of these ordinals as they are, as `gather` gives them."""
+        return self.gather(BatchDraw(list(ordinals), [], [], []))
 
 
 def _shift(

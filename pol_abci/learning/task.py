@@ -16,7 +16,7 @@ from pol_abci.learning.machine import check_machine, open_device
 from pol_abci.learning.models import build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.errors import GenesisError
-from pol_abci.rules.params import ARITHMETIC_VERSION
+from pol_abci.rules.params import ARITHMETIC_VERSION, PaperParams, WalkParams
 from pol_abci.rules.seed import compute_chain_seed
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def load_task(
     check_digest(task.dataset, "train", train, task.train_digest)
     check_digest(task.dataset, "test", test, task.test_digest)
     model = build_model(task.architecture, task.channels, train.images.shape[1:], train.classes)
-    _check_sizes(params, len(train), len(test))
+    _check_sizes(params, len(train), len(test), canonical.VALUE_BYTES * model.size)
     _check_arithmetic(params.arithmetic, model.layers, task.batch_size)
     initial_weights = model.initial_weights(compute_chain_seed(chain_id))
     if weights_root is not None and canonical.compute_root(initial_weights) != weights_root:
@@ -139,16 +139,18 @@ def parse_learning_rate(text: str) -> float:
     return rate
 
 
-def _check_sizes(params: Params, train_count: int, test_count: int) -> None:
+def _check_sizes(params: Params, train_count: int, test_count: int, weights_bytes: int) -> None:
     if not 1 <= params.task.batch_size <= train_count:
         raise GenesisError(
             f"batch_size {params.task.batch_size}: the train set has {train_count} images"
         )
-    if not 1 <= params.walk.evaluation_samples <= test_count:
-        raise GenesisError(
-            f"evaluation_samples {params.walk.evaluation_samples}: the test set has "
-            f"{test_count} images"
-        )
+    match params.scheme:
+        case WalkParams(evaluation_samples=samples) if not 1 <= samples <= test_count:
+            raise GenesisError(
+                f"evaluation_samples {samples}: the test set has {test_count} images"
+            )
+        case PaperParams(weights_bytes=given) if given != weights_bytes:
+            raise GenesisError(f"weights_bytes {given}: the model's weights have {weights_bytes}")
 
 
 def _check_arithmetic(

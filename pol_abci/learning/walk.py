@@ -1,9 +1,10 @@
-"""The walk: the paper's Algorithm 1 (creation of a proof) and Algorithm 2 (its verification).
+"""The scheme `walk`: the paper's Algorithm 1 (creation) and Algorithm 2 (verification), changed.
 
 Algorithm 1 is `Walk.step`, repeated until a score is good enough: draw a batch P, update the
 weights on it, check the requirements R. Algorithm 2 is `verify_claim`: do the same steps again,
 compare, and count what the model gets right. What differs from the paper is in protocol sections
-4 to 7: batches are drawn from the head's seed, requirements from the walk's own last state.
+4 to 7: batches are drawn from the head's seed, requirements from the walk's own last state. The
+paper's own are in `paper`.
 """
 
 from __future__ import annotations
@@ -14,21 +15,42 @@ from typing import TYPE_CHECKING
 from pol_abci.learning import weights as canonical
 from pol_abci.learning.arithmetic import InvalidStep
 from pol_abci.learning.evaluate import count_correct, draw_evaluation_sample
+from pol_abci.learning.prover import FalseRecord, Found, Redone
 from pol_abci.learning.task import Head, Task, load_task
 from pol_abci.rules.merkle import compute_weights_root
-from pol_abci.rules.proof import DIGEST_BYTES, FalseWalk, TrueWalk
+from pol_abci.rules.params import Address
+from pol_abci.rules.proof import DIGEST_BYTES, FalseWalk, TrueWalk, WalkClaim
 from pol_abci.rules.requirements import compute_score, iterate_requirements
 from pol_abci.rules.seed import compute_first_probe, compute_probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
-    from pol_abci.rules.params import Address
-    from pol_abci.rules.proof import WalkClaim, WalkVerdict
+    from pol_abci.rules.codec import GenerationRecord
+    from pol_abci.rules.params import Params
+    from pol_abci.rules.proof import Claim, WalkVerdict
 
-__all__ = ["Head", "Step", "Task", "Walk", "load_task", "verify_claim"]
+__all__ = [
+    "EQUILIBRIUM_BITS",
+    "NEEDS_PROOF",
+    "Head",
+    "Step",
+    "Task",
+    "Walk",
+    "WalkProver",
+    "get_ticket_share",
+    "load_task",
+    "open_prover",
+    "redo_generation",
+    "verify_claim",
+]
+
+EQUILIBRIUM_BITS = 2.9
+"""Protocol section 2."""
+NEEDS_PROOF = False
+"""A record names the walk."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,26 +142,97 @@ class Walk:
         return compute_score(requirements, get_move, self._probe)
 
 
+class WalkProver:
+    """Walks from a head, one nonce after another: `learning.prover.Prover`."""
+
+    def __init__(self, task: Task, head: Head, address: Address, nonces: Iterator[int]) -> None:
+        self._task, self._head, self._address, self._nonces = task, head, address, nonces
+        self._nonce = 0
+        self._walk: Walk | None = None
+        self._sample: list[int] = []
+        self._correct_head = 0
+
+    def find(self, is_wanted: Callable[[int], bool], between_steps: Callable[[], None]) -> Found:
+        """Algorithm 1: go on with the walk, and with the next nonce where it is over."""
+        while True:
+            between_steps()
+            if self._walk is None:
+                self._nonce = next(self._nonces)
+                self._walk = Walk(self._task, self._head, self._address, self._nonce)
+            walk = self._walk
+            try:
+                step = walk.step()
+            except InvalidStep:
+                self._walk = None
+                continue
+            if step.t == self._task.params.walk.max_steps:
+                self._walk = None
+            if step.score is not None and is_wanted(step.score):
+                return self._weigh(walk, step, step.score)
+
+    def _weigh(self, walk: Walk, step: Step, score: int) -> Found:
+        """Count what the ticket's model gets right; the head's count is made once."""
+        task, head, nonce = self._task, self._head, self._nonce
+        if not self._sample:
+            self._sample = draw_evaluation_sample(task, head.seed)
+            self._correct_head = count_correct(task, head.weights, self._sample)
+        correct = count_correct(task, step.weights, self._sample)
+
+        def make_claim() -> WalkClaim:
+            return WalkClaim(
+                generation=head.generation,
+                address=self._address,
+                nonce=nonce,
+                steps=step.t,
+                step_digests=walk.digests,
+                weights_root=walk.root(),
+            )
+
+        return Found(TrueWalk(score, self._correct_head, correct), make_claim)
+
+
+def open_prover(task: Task, head: Head, address: Address, nonces: Iterator[int]) -> WalkProver:
+    """Begin to walk from a head."""
+    return WalkProver(task, head, address, nonces)
+
+
+def get_ticket_share(params: Params) -> float:
+    """Steps from min_steps on are tickets."""
+    walk = params.walk
+    return (walk.max_steps - walk.min_steps + 1) / walk.max_steps
+
+
+def redo_generation(
+    task: Task, head: Head, record: GenerationRecord, claim: Claim | None
+) -> Redone:
+    """Walk a generation's walk again: `learning.scheme.Scheme.redo_generation`."""
+    del claim  # the record names all of the walk
+    limits = task.params.walk
+    if not limits.min_steps <= record.steps <= limits.max_steps:
+        raise FalseRecord(f"no walk has {record.steps} steps")
+    walk = Walk(task, head, Address(record.miner), record.nonce)
+    try:
+        for _ in range(record.steps):
+            step = walk.step()
+    except InvalidStep as error:
+        raise FalseRecord(str(error)) from error
+    weights_bytes = walk.weights_bytes()
+    return Redone(weights_bytes, compute_weights_root(weights_bytes), step.score)
+
+
 def verify_claim(
-    task: Task, head: Head, claim: WalkClaim, between_steps: Callable[[], None]
+    task: Task,
+    head: Head,
+    claim: Claim,
+    between_steps: Callable[[], None],
+    between_images: Callable[[], None] | None = None,
 ) -> tuple[WalkVerdict, bytes | None]:
     """Algorithm 2: redo the walk of a claim, stopping at the first step that differs.
 
-    Parameters
-    ----------
-    head
-        The generation that the claim extends.
-    claim
-        Of a form that the rules accept: min_steps to max_steps, a digest to each step.
-    between_steps
-        Called before each step; may raise to abandon the walk.
-
-    Returns
-    -------
-    tuple
-        The verdict, and W^(t)'s canonical bytes when the claim is true.
+    See `learning.scheme.Scheme.verify_claim`.
     """
     params = task.params.walk
+    assert isinstance(claim, WalkClaim)
     assert claim.generation == head.generation
     assert params.min_steps <= claim.steps <= params.max_steps
     assert len(claim.step_digests) == DIGEST_BYTES * claim.steps
@@ -159,7 +252,7 @@ def verify_claim(
     sample = draw_evaluation_sample(task, head.seed)
     verdict = TrueWalk(
         score=step.score,
-        correct_head=count_correct(task, head.weights, sample),
-        correct_ticket=count_correct(task, step.weights, sample),
+        correct_head=count_correct(task, head.weights, sample, between_images),
+        correct_ticket=count_correct(task, step.weights, sample, between_images),
     )
     return verdict, weights_bytes

@@ -1,7 +1,8 @@
-"""The miner's own copy of the head, kept by redoing each winning walk.
+"""The miner's own copy of the head, kept by redoing each generation as its scheme says.
 
-A generation costs its record and at most max_steps steps, where a download costs the whole model.
-What the node tells is believed only as far as it adds up: the walk must lead to the recorded root
+A walk costs its record and at most max_steps steps, where a download costs the whole model; a
+proof of the paper's scheme costs its transaction, out of its block, and a step.
+What the node tells is believed only as far as it adds up: the proof must lead to the recorded root
 with the recorded score, that score must have beaten the difficulty, and the seeds must chain up
 to the node's head. When something is missing or does not add up, the head is downloaded with
 proofs instead.
@@ -14,14 +15,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
+from pol_abci.client.proofs import ProofMissing, get_claim
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.arithmetic import InvalidStep
-from pol_abci.learning.walk import Head, Walk
+from pol_abci.learning.prover import FalseRecord
+from pol_abci.learning.scheme import get_scheme
+from pol_abci.learning.task import Head
 from pol_abci.miner.ticket import MiningHead
+from pol_abci.rules import scheme as rules
 from pol_abci.rules.difficulty import compute_difficulty, compute_next_difficulty
 from pol_abci.rules.errors import PolError
-from pol_abci.rules.merkle import compute_weights_root
-from pol_abci.rules.seed import compute_next_seed
 
 if TYPE_CHECKING:
     import threading
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.light import LightClient
     from pol_abci.client.rpc import RpcClient
-    from pol_abci.learning.walk import Task
+    from pol_abci.learning.task import Task
     from pol_abci.rules.codec import GenerationRecord
+    from pol_abci.rules.proof import Claim
 
 MAX_REPLAYED = 20
 """Generations to redo at once; further behind, downloading the head is quicker."""
@@ -108,8 +111,9 @@ class Follower:
             return await self._start_anew(status, "")
         try:
             records = await self._get_missed(head, status)
-            self.head = await asyncio.to_thread(self._replay_all, head, records, status)
-        except FalseHistory as error:
+            claims = await self._get_claims(records)
+            self.head = await asyncio.to_thread(self._replay_all, head, records, claims, status)
+        except (FalseHistory, ProofMissing) as error:
             return await self._start_anew(status, f"{error}; ")
         return CatchUp(status, is_new_head=True, records=records)
 
@@ -137,35 +141,42 @@ class Follower:
             raise FalseHistory("the node does not have the history from here on")
         return records
 
+    async def _get_claims(self, records: tuple[GenerationRecord, ...]) -> list[Claim | None]:
+        """Fetch what the scheme needs of each generation beside its record."""
+        if not get_scheme(self._task.params).NEEDS_PROOF:
+            return [None] * len(records)
+        return [await get_claim(self._rpc, record) for record in records]
+
     def _replay_all(
-        self, head: MiningHead, records: tuple[GenerationRecord, ...], status: ChainStatus
+        self,
+        head: MiningHead,
+        records: tuple[GenerationRecord, ...],
+        claims: list[Claim | None],
+        status: ChainStatus,
     ) -> MiningHead:
         with self._training:
-            for record in records:
-                head = self._replay(head, record)
+            for record, claim in zip(records, claims, strict=True):
+                head = self._replay(head, record, claim)
         if not _is_at(head, status):
             raise FalseHistory(
                 f"generation {head.generation} of the node's history is not the head it names"
             )
         return head
 
-    def _replay(self, head: MiningHead, record: GenerationRecord) -> MiningHead:
-        """Redo one winning walk, and make the head that follows; protocol sections 8 and 9."""
+    def _replay(
+        self, head: MiningHead, record: GenerationRecord, claim: Claim | None
+    ) -> MiningHead:
+        """Redo one generation, and make the head that follows; protocol sections 8, 9 and 14."""
         params = self._task.params
         false = f"generation {record.generation} of the node's history is false"
-        if not params.walk.min_steps <= record.steps <= params.walk.max_steps:
-            raise FalseHistory(f"{false}: a walk of {record.steps} steps")
         if record.time_ms < head.time_ms:
             raise FalseHistory(f"{false}: it is older than the one before it")
-        walk = Walk(self._task, head.model, record.miner, record.nonce)
+        redo_generation = get_scheme(params).redo_generation
         try:
-            for _ in range(record.steps):
-                step = walk.step()
-        except InvalidStep as error:
+            redone = redo_generation(self._task, head.model, record, claim)
+        except FalseRecord as error:
             raise FalseHistory(f"{false}: {error}") from error
-        data = walk.weights_bytes()
-        root = compute_weights_root(data)
-        if root != record.weights_root or step.score != record.score:
+        if redone.root != record.weights_root or redone.score != record.score:
             raise FalseHistory(f"{false}: its walk leads elsewhere")
         at_time = (params.difficulty, head.difficulty, head.time_ms)
         if record.score < compute_difficulty(*at_time, record.time_ms):
@@ -173,10 +184,10 @@ class Follower:
         return MiningHead(
             model=Head(
                 record.generation,
-                compute_next_seed(head.model.seed, record.miner, record.nonce, record.steps, root),
-                canonical.from_bytes(self._task.model, data).to(self._task.device),
+                rules.get_scheme(params).compute_next_seed(head.model.seed, record),
+                canonical.from_bytes(self._task.model, redone.weights).to(self._task.device),
             ),
-            weights_root=root,
+            weights_root=redone.root,
             difficulty=compute_next_difficulty(
                 params.difficulty, head.difficulty, record.time_ms - head.time_ms
             ),

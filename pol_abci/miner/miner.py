@@ -21,7 +21,8 @@ from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import BlockHeader, NodeUnreachable, RpcClient, RpcError
 from pol_abci.learning.golden import check_golden_walk
 from pol_abci.learning.machine import open_device
-from pol_abci.learning.walk import load_task
+from pol_abci.learning.scheme import get_scheme
+from pol_abci.learning.task import load_task
 from pol_abci.miner.follow import Follower, HeadMoves
 from pol_abci.miner.metrics import MinerMetrics
 from pol_abci.miner.search import Search
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pol_abci.client.keys import AccountKey
-    from pol_abci.learning.walk import Task
+    from pol_abci.learning.task import Task
     from pol_abci.miner.follow import CatchUp
     from pol_abci.miner.ticket import Ticket
     from pol_abci.rules.genesis import Genesis
@@ -346,15 +347,16 @@ class _Miner:
         )
         if head is None:
             return status
-        params = self._params.difficulty
+        params, scheme = self._params.difficulty, get_scheme(self._params)
         difficulty = compute_difficulty(params, head.difficulty, head.time_ms, now_ms)
         return replace(
             status,
             generation=head.generation,
             difficulty_bits=difficulty / SCORE_UNIT,
             odds=compute_odds(
-                self._params.walk,
                 params,
+                ticket_share=scheme.get_ticket_share(self._params),
+                equilibrium_bits=scheme.EQUILIBRIUM_BITS,
                 head_difficulty=head.difficulty,
                 difficulty_now=difficulty,
                 steps_per_second=rate,

@@ -1,27 +1,27 @@
 """The search: one thread that walks from the head, and keeps the best ticket it comes by.
 
-Nonces count up from a random start, so that machines with one key do not walk the same walks.
+How it walks is the chain's scheme's. Nonces count up from a random start, so that machines with
+one key do not walk the same walks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import threading
 from typing import TYPE_CHECKING
 
-from pol_abci.learning.arithmetic import InvalidStep
-from pol_abci.learning.evaluate import count_correct, draw_evaluation_sample
-from pol_abci.learning.walk import Walk
-from pol_abci.miner.ticket import Ticket
+from pol_abci.learning.scheme import get_scheme
+from pol_abci.miner.ticket import Ticket, is_better
 from pol_abci.rules.difficulty import compute_good_time_ms
 from pol_abci.rules.progress import compute_ticket_time_ms
-from pol_abci.rules.proof import TrueWalk, WalkClaim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from pol_abci.learning.walk import Step, Task
+    from pol_abci.learning.prover import Found
+    from pol_abci.learning.task import Task
     from pol_abci.miner.ticket import ChainClock, MiningHead
     from pol_abci.rules.params import Address
 
@@ -38,16 +38,19 @@ class _Job:
     def __init__(self, head: MiningHead) -> None:
         self.head = head
         self.best: Ticket | None = None
-        self.sample: list[int] = []
-        self.correct_head = 0
+
+
+class _HeadGone(Exception):
+    """The head that was walked from is no longer wanted."""
 
 
 class Search:
     """Walks from one head after another in a thread of its own.
 
     `steps` counts all steps so far. `on_ticket` is called in that thread with each ticket that is
-    better than those before it. `training` is held for each step: a task has room for one walk,
-    so whoever else trains on it pauses the search and takes the lock.
+    better than those before it. `training` is held while it walks: a task has room for one walk,
+    so whoever else trains on it pauses the search and takes the lock, which is then given back at
+    the next step.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class Search:
         self.training = threading.Lock()
         self._task, self._address, self._clock = task, address, clock
         self._on_ticket = on_ticket
-        self._nonce = secrets.randbelow(_NONCES) if first_nonce is None else first_nonce
+        self._nonces = _count_nonces(
+            secrets.randbelow(_NONCES) if first_nonce is None else first_nonce
+        )
         self._job: _Job | None = None
         self._is_stopped = False
         self._changed = threading.Condition()
@@ -107,53 +112,49 @@ class Search:
             if self._is_stopped:
                 return
             if job:
-                self._walk(job)
+                with self.training, contextlib.suppress(_HeadGone):
+                    self._mine(job)
 
-    def _walk(self, job: _Job) -> None:
-        """Algorithm 1 of the paper with one nonce, as far as the head stays."""
-        nonce, self._nonce = self._nonce, (self._nonce + 1) % _NONCES
-        walk: Walk | None = None
-        for _ in range(self._task.params.walk.max_steps):
-            with self.training:
-                if self._job is not job:
-                    return
-                walk = walk or Walk(self._task, job.head.model, self._address, nonce)
-                try:
-                    step = walk.step()
-                except InvalidStep:
-                    return
-                self.steps += 1
-                if step.score is not None and self._is_within_reach(job, step.score):
-                    self._weigh(job, walk, step, step.score, nonce)
+    def _mine(self, job: _Job) -> None:
+        """Look for ever better tickets, as far as the head stays."""
+
+        def between_steps() -> None:
+            if self._job is not job:
+                raise _HeadGone
+            self.steps += 1
+
+        open_prover = get_scheme(self._task.params).open_prover
+        prover = open_prover(self._task, job.head.model, self._address, self._nonces)
+        while True:
+            found = prover.find(lambda score: self._is_within_reach(job, score), between_steps)
+            self._process_found(job, found)
 
     def _is_within_reach(self, job: _Job, score: int) -> bool:
         """Whether a score may beat the best ticket, and in time to matter."""
         params, head = self._task.params.difficulty, job.head
         good_ms = compute_good_time_ms(params, head.difficulty, head.time_ms, score)
         if job.best:
-            return (good_ms, -score) < (job.best.good_time_ms, -job.best.score)
+            return is_better(good_ms, score, job.best)
         return good_ms <= self._clock.now_ms() + REACH_INTERVALS * params.target_interval_ms
 
-    def _weigh(self, job: _Job, walk: Walk, step: Step, score: int, nonce: int) -> None:
-        """Count what the ticket's model gets right, and keep it if it is the best."""
-        task, head = self._task, job.head
-        if not job.sample:
-            job.sample = draw_evaluation_sample(task, head.model.seed)
-            job.correct_head = count_correct(task, head.model.weights, job.sample)
-        correct = count_correct(task, step.weights, job.sample)
-        verdict = TrueWalk(score, job.correct_head, correct)
-        good_time_ms = compute_ticket_time_ms(task.params, head, verdict)
-        if good_time_ms is None:
+    def _process_found(self, job: _Job, found: Found) -> None:
+        """Keep a ticket if it is the best; only then is it made into a claim."""
+        head, score = job.head, found.verdict.score
+        good_time_ms = compute_ticket_time_ms(self._task.params, head, found.verdict)
+        if good_time_ms is None or not is_better(good_time_ms, score, job.best):
             return
-        claim = WalkClaim(
-            generation=head.generation,
-            address=self._address,
-            nonce=nonce,
-            steps=step.t,
-            step_digests=walk.digests,
-            weights_root=walk.root(),
+        job.best = Ticket(
+            claim=found.make_claim(),
+            seed=head.model.seed,
+            score=score,
+            good_time_ms=good_time_ms,
         )
-        ticket = Ticket(claim=claim, seed=head.model.seed, score=score, good_time_ms=good_time_ms)
-        if ticket.is_better_than(job.best):
-            job.best = ticket
-            self._on_ticket(ticket)
+        self._on_ticket(job.best)
+
+
+def _count_nonces(first: int) -> Iterator[int]:
+    """64-bit numbers from the first on, around and around."""
+    nonce = first
+    while True:
+        yield nonce
+        nonce = (nonce + 1) % _NONCES

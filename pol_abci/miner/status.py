@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING
 from pol_abci.rules.params import SCORE_UNIT
 
 if TYPE_CHECKING:
-    from pol_abci.rules.params import Amount, DifficultyParams, WalkParams
+    from pol_abci.rules.params import Amount, DifficultyParams
 
 _WINDOW_S = 10.0
-_EQUILIBRIUM_BITS = 2.9
-"""Difficulty of a generation's start above log2(all steps in a target interval), where blocks
-come at their target; protocol section 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,21 +58,22 @@ class MinerStatus:
 
 
 def compute_odds(
-    walk: WalkParams,
     difficulty: DifficultyParams,
     *,
+    ticket_share: float,
+    equilibrium_bits: float,
     head_difficulty: int,
     difficulty_now: int,
     steps_per_second: float,
 ) -> Odds:
     """Estimate a miner's chances from its speed; difficulties in 1/65,536 bit.
 
-    Progress is taken for granted: P(score >= d) = 2^-d of protocol section 5.
+    `ticket_share` and `equilibrium_bits` are of the chain's scheme (`learning.scheme`). Progress is
+    taken for granted: P(score >= d) = 2^-d of protocol section 5.
     """
-    per_walk = walk.max_steps - walk.min_steps + 1
-    tickets_per_s = steps_per_second * per_walk / walk.max_steps
+    tickets_per_s = steps_per_second * ticket_share
     target_s = difficulty.target_interval_ms / 1_000
-    all_per_s = 2.0 ** (head_difficulty / SCORE_UNIT - _EQUILIBRIUM_BITS) / target_s
+    all_per_s = 2.0 ** (head_difficulty / SCORE_UNIT - equilibrium_bits) / target_s
     return Odds(
         chance_per_second=min(1.0, tickets_per_s * 2.0 ** (-difficulty_now / SCORE_UNIT)),
         share=min(1.0, steps_per_second / all_per_s),

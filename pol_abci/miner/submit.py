@@ -17,6 +17,7 @@ from pol_abci.client.refusals import explain_refusal
 from pol_abci.client.rpc import NodeUnreachable, RpcError, TxInCache
 from pol_abci.client.transactions import build_proof
 from pol_abci.rules import errors
+from pol_abci.rules.scheme import get_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pol_abci.client.rpc import RpcClient
     from pol_abci.miner.ticket import ChainClock, Ticket
     from pol_abci.rules.params import Params
-    from pol_abci.rules.proof import WalkClaim
+    from pol_abci.rules.proof import Claim
 
 MAX_FALSE = 3
 """Walks in a row that the node calls false before the miner gives up."""
@@ -111,7 +112,7 @@ class Outbox:
     def compute_lead_ms(self, ticket: Ticket) -> int:
         """How long before it is good a ticket is sent: stamp, verification, and a margin."""
         target_ms = self.params.difficulty.target_interval_ms
-        stamp_ms = (1 << self.params.walk.stamp_bits) // _STAMP_HASHES_PER_MS
+        stamp_ms = (1 << get_scheme(self.params).stamp_bits) // _STAMP_HASHES_PER_MS
         if self.steps_per_second <= 0:
             return target_ms // 4 + stamp_ms
         walk_ms = int(1_000 * ticket.claim.steps / self.steps_per_second)
@@ -154,7 +155,7 @@ class Submitter:
         self._params, self._clock = params, clock
         self._note, self._on_reception = note, on_reception
         self._changed = asyncio.Event()
-        self._raw: tuple[WalkClaim, bytes] | None = None
+        self._raw: tuple[Claim, bytes] | None = None
         self._false_in_a_row = 0
 
     def offer(self, ticket: Ticket) -> None:
@@ -229,7 +230,7 @@ class Submitter:
                 self._chain_id,
                 ticket.claim,
                 seed=ticket.seed,
-                stamp_bits=self._params.walk.stamp_bits,
+                stamp_bits=get_scheme(self._params).stamp_bits,
             )
             self._raw = (ticket.claim, raw)
         return self._raw[1]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pol_abci.learning.walk import Head
-    from pol_abci.rules.proof import WalkClaim
+    from pol_abci.learning.task import Head
+    from pol_abci.rules.proof import Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +38,19 @@ class Ticket:
     `seed` is s_n of the generation that it extends, which its stamp covers.
     """
 
-    claim: WalkClaim
+    claim: Claim
     seed: bytes
     score: int
     good_time_ms: int
 
     def is_better_than(self, other: Ticket | None) -> bool:
         """Whether it is good sooner; of those good at once, whether its score goes first."""
-        return other is None or (self.good_time_ms, -self.score) < (
-            other.good_time_ms,
-            -other.score,
-        )
+        return is_better(self.good_time_ms, self.score, other)
+
+
+def is_better(good_time_ms: int, score: int, other: Ticket | None) -> bool:
+    """Whether a ticket of that time and score would be better than another one, or none."""
+    return other is None or (good_time_ms, -score) < (other.good_time_ms, -other.score)
 
 
 class ChainClock:

@@ -23,6 +23,7 @@ import tomlkit
 from pol_abci.client.keys import AccountKey
 from pol_abci.learning.calibrate import measure_steps_per_second
 from pol_abci.learning.datasets import compute_digest, load_dataset
+from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
 from pol_abci.node.home import (
@@ -49,12 +50,12 @@ from pol_abci.rules.genesis import (
 )
 from pol_abci.rules.params import (
     MAX_DIFFICULTY,
-    MAX_TX_BYTES,
     PROTOCOL_VERSION,
     SCORE_UNIT,
     Amount,
     Params,
 )
+from pol_abci.rules.scheme import get_scheme as get_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,10 +66,10 @@ INITIAL_BALANCE = Amount(1_000 * 10**6)
 """Of the first validator: what pays the smallest fee a million times at 1,000 units, so that
 transfers and new validators need not wait for the first rewards to mature. 20 rewards' worth."""
 MEASURE_S = 3.0
-FIRST_DIFFICULTY_BITS = 2.9
-"""Above log2 of the steps in a target interval; protocol section 2."""
-MAX_BLOCK_BYTES = MAX_TX_BYTES + 2**18
-"""Room for the longest transaction; a block full of transfers is then executed in seconds."""
+BLOCK_OVERHEAD_BYTES = 2**18
+"""Room in a block beside the longest transaction; one full of transfers is executed in seconds."""
+MIN_BODY_BYTES = 1_000_000
+"""CometBFT's own limit of a request to its RPC."""
 MAX_EVIDENCE_BYTES = 65_536
 VERIFIER_THREADS = 1
 LISTEN = "unix://app.sock"
@@ -189,18 +190,24 @@ def join_chain(
     return load_home(path)
 
 
-def compute_first_difficulty(steps_per_second: float, target_interval_ms: int) -> int:
+def compute_first_difficulty(steps_per_second: float, params: Params) -> int:
     """Return d_0 in 1/65,536 bit for a chain whose miners do so many steps; protocol section 2."""
-    steps = max(1.0, steps_per_second * target_interval_ms / 1_000)
-    return _round_bits(math.log2(steps) + FIRST_DIFFICULTY_BITS)
+    steps = max(1.0, steps_per_second * params.difficulty.target_interval_ms / 1_000)
+    return max(0, _round_bits(math.log2(steps) + get_scheme(params).EQUILIBRIUM_BITS))
+
+
+def compute_max_body_bytes(max_tx_bytes: int) -> int:
+    """Return the longest request that a node's RPC takes: a transaction in base64, and room."""
+    return max(MIN_BODY_BYTES, -(-max_tx_bytes // 3) * 4 + BLOCK_OVERHEAD_BYTES)
 
 
 def compose_consensus_params(params: Params) -> dict[str, Any]:
     """Return CometBFT's consensus_params for a chain of these parameters."""
     maturity = params.ledger.maturity_generations
+    max_block_bytes = get_rules(params).max_tx_bytes + BLOCK_OVERHEAD_BYTES
     age_ns = maturity * params.difficulty.target_interval_ms * 10**6
     return {
-        "block": {"max_bytes": str(MAX_BLOCK_BYTES), "max_gas": "-1"},
+        "block": {"max_bytes": str(max_block_bytes), "max_gas": "-1"},
         "evidence": {
             # Evidence is too old when both are exceeded; heartbeats make four blocks an interval.
             "max_age_num_blocks": str(4 * maturity),
@@ -266,13 +273,18 @@ def _init_cometbft(
         raise HomeError(f"`{cometbft} init` failed: {(run.stderr or run.stdout).strip()}")
     file = home / "config" / "config.toml"
     config = tomlkit.parse(file.read_text(encoding="utf-8"))
+    max_tx_bytes = get_rules(preset.params).max_tx_bytes
     _override(config, preset.config, file)
     _override(
         config,
         {
             "abci": transport,
             "proxy_app": PROXY_APPS[transport],
-            "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
+            "mempool": {"max_tx_bytes": max_tx_bytes},
+            "rpc": {
+                "laddr": f"tcp://127.0.0.1:{rpc_port}",
+                "max_body_bytes": compute_max_body_bytes(max_tx_bytes),
+            },
             "p2p": {"laddr": f"tcp://0.0.0.0:{p2p_port}", "persistent_peers": peers},
         },
         file,
@@ -298,7 +310,7 @@ def _fit_to_machine(
     params = task.params
     if difficulty_bits is None:
         rate = measure_steps_per_second(task, MEASURE_S)
-        first = compute_first_difficulty(rate, params.difficulty.target_interval_ms)
+        first = compute_first_difficulty(rate, params)
         report(
             f"This machine does {rate:,.0f} steps a second: "
             f"the first difficulty is {first / SCORE_UNIT:.2f} bits."

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pol_abci.rules.scheme import get_scheme
 
 if TYPE_CHECKING:
     from pol_abci.rules.codec import GenerationRecord
     from pol_abci.rules.errors import InvalidTx
     from pol_abci.rules.params import Params
+    from pol_abci.rules.scheme import Scheme
 
 
 @dataclass(frozen=True, slots=True)
 class ChainContext:
-    """What genesis fixed for ever."""
+    """What genesis fixed for ever, and the scheme that it chose."""
 
     chain_id: str
     params: Params
+    scheme: Scheme = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scheme", get_scheme(self.params))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pol_abci.rules.address import ADDRESS_BYTES, PUBLIC_KEY_BYTES, compute_addr
 from pol_abci.rules.errors import MalformedRecord, MalformedTx, OversizeTx
 from pol_abci.rules.generated import state_pb2, tx_pb2
 from pol_abci.rules.params import MAX_TX_BYTES, Address, Amount
-from pol_abci.rules.proof import WalkClaim
+from pol_abci.rules.proof import Claim, PaperClaim, WalkClaim
 
 SIGNATURE_BYTES = 64
 ROOT_BYTES = 32
@@ -28,9 +28,12 @@ AnyProtobuf = TypeVar("AnyProtobuf", bound=Protobuf)
 
 @dataclass(frozen=True, slots=True)
 class ProofMessage:
-    """A walk and the stamp that paid for the verifier's attention; protocol section 7."""
+    """A claim and the stamp that paid for the verifier's attention; protocol section 7.
 
-    claim: WalkClaim
+    The paper's proofs bear no stamp: 0.
+    """
+
+    claim: Claim
     stamp: int
 
 
@@ -82,7 +85,7 @@ def encode_body(sequence: int, fee: int, message: Message) -> bytes:
     """
     body = tx_pb2.TxBody(sequence=sequence, fee=fee)
     match message:
-        case ProofMessage(claim, stamp):
+        case ProofMessage(WalkClaim() as claim, stamp):
             body.proof.CopyFrom(
                 tx_pb2.Proof(
                     generation=claim.generation,
@@ -91,6 +94,16 @@ def encode_body(sequence: int, fee: int, message: Message) -> bytes:
                     step_digests=claim.step_digests,
                     weights_root=claim.weights_root,
                     stamp=stamp,
+                )
+            )
+        case ProofMessage(PaperClaim() as claim, stamp):
+            assert stamp == 0, "the paper's proofs bear no stamp"
+            body.paper_proof.CopyFrom(
+                tx_pb2.PaperProof(
+                    generation=claim.generation,
+                    ordinals=claim.ordinals,
+                    weights=claim.weights,
+                    weights_root=claim.weights_root,
                 )
             )
         case Transfer(recipient, amount):
@@ -114,18 +127,18 @@ def encode_tx(body: bytes, public_key: bytes, signature: bytes) -> bytes:
     return _serialize(tx_pb2.Tx(body=body, public_key=public_key, signature=signature))
 
 
-def decode_tx(raw: bytes) -> SignedTx:
+def decode_tx(raw: bytes, max_tx_bytes: int = MAX_TX_BYTES) -> SignedTx:
     """Read a transaction, looking at its form alone.
 
     Raises
     ------
     OversizeTx
-        When it is longer than `MAX_TX_BYTES`.
+        When it is longer than `max_tx_bytes`, which the chain's scheme says.
     MalformedTx
         When it is not the canonical encoding of a transaction, or a field has a wrong length.
     """
-    if len(raw) > MAX_TX_BYTES:
-        raise OversizeTx(f"{len(raw)} bytes: a transaction has at most {MAX_TX_BYTES}")
+    if len(raw) > max_tx_bytes:
+        raise OversizeTx(f"{len(raw)} bytes: a transaction has at most {max_tx_bytes}")
     tx = _parse_tx(tx_pb2.Tx, raw)
     if not _is_canonical(tx, raw):
         raise MalformedTx("encode the transaction canonically")
@@ -170,6 +183,8 @@ def _decode_message(body: tx_pb2.TxBody, address: Address) -> Message:
     match body.WhichOneof("message"):
         case "proof":
             return _decode_proof(body.proof, address)
+        case "paper_proof":
+            return _decode_paper_proof(body.paper_proof, address)
         case "transfer":
             recipient = body.transfer.recipient
             _check_length("recipient", recipient, ADDRESS_BYTES)
@@ -196,6 +211,19 @@ def _decode_proof(proof: tx_pb2.Proof, address: Address) -> ProofMessage:
         weights_root=proof.weights_root,
     )
     return ProofMessage(claim, proof.stamp)
+
+
+def _decode_paper_proof(proof: tx_pb2.PaperProof, address: Address) -> ProofMessage:
+    _check_length("weights_root", proof.weights_root, ROOT_BYTES)
+    claim = PaperClaim(
+        generation=proof.generation,
+        address=address,
+        ordinals=tuple(proof.ordinals),
+        weights=proof.weights,
+        weights_digest=hashlib.sha256(proof.weights).digest(),
+        weights_root=proof.weights_root,
+    )
+    return ProofMessage(claim, 0)
 
 
 def _check_length(name: str, value: bytes, length: int) -> None:
@@ -375,6 +403,7 @@ class GenerationRecord(Record):
     has_accuracy: bool = False
     correct_all: int = 0
     size_all: int = 0
+    batch: bytes = b""
 
 
 def _serialize(message: Protobuf) -> bytes:

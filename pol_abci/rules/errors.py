@@ -147,6 +147,18 @@ class ProofRefused(InvalidTx):
     code = 30
 
 
+class OtherScheme(InvalidTx):
+    """A proof of another scheme than the chain's."""
+
+    code = 31
+
+
+class InvalidBatch(InvalidTx):
+    """Not the batch size's number of ordinals, or one of them twice."""
+
+    code = 32
+
+
 class KeyAlreadyBound(InvalidTx):
     """The account has a consensus key, or the key has an account."""
 

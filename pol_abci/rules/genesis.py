@@ -27,7 +27,9 @@ from pol_abci.rules.params import (
     Augmentation,
     DifficultyParams,
     LedgerParams,
+    PaperParams,
     Params,
+    SchemeParams,
     ShareParams,
     TaskParams,
     WalkParams,
@@ -37,12 +39,16 @@ from pol_abci.rules.shares import bind_key, process_slots, process_validator_set
 from pol_abci.rules.strict_json import Section
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pol_abci.rules.block import ValidatorUpdate
     from pol_abci.rules.state import Overlay
 
 _RATE = re.compile(r"(0|[1-9][0-9]{0,3})(\.[0-9]{1,40})?")
 _MAX_STEPS = 65_536
 """Its digests fill half of the largest transaction."""
+_MAX_WEIGHTS_BYTES = 64 * 2**20
+"""A proof with them fits into CometBFT's largest block, of 100 MB."""
 _MAX_SLOTS = 65_536
 """Each block reads all of them."""
 _MAX_VALIDATORS = 10_000
@@ -123,6 +129,9 @@ def parse_params(value: Any) -> Params:
 def params_to_json(params: Params) -> dict[str, Any]:
     """What `parse_params` reads."""
     values = asdict(params)
+    name = _SCHEME_NAMES[type(params.scheme)]
+    values[name] = values.pop("scheme")
+    values["scheme"] = name
     task, ledger = values["task"], values["ledger"]
     task["channels"] = list(params.task.channels)
     task["train_digest"] = params.task.train_digest.hex()
@@ -196,15 +205,21 @@ def _take_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _take_params(root: Section) -> Params:
     root.take_integer("protocol_version", PROTOCOL_VERSION, PROTOCOL_VERSION)
-    return Params(
-        scheme=root.take_choice("scheme", ("walk",)),
+    scheme = root.take_choice("scheme", tuple(_SCHEMES))
+    params = Params(
+        scheme=_SCHEMES[scheme](root.take_section(scheme)),
         task=_take_task(root.take_section("task")),
         arithmetic=_take_arithmetic(root.take_section("arithmetic")),
-        walk=_take_walk(root.take_section("walk")),
         difficulty=_take_difficulty(root.take_section("difficulty")),
         ledger=_take_ledger(root.take_section("ledger")),
         shares=_take_shares(root.take_section("shares")),
     )
+    if isinstance(params.scheme, PaperParams) and params.task.augmentation != _NO_AUGMENTATION:
+        raise root.fail(
+            "task.augmentation",
+            'under "paper" a batch is what P says: give shift 0, flip false, cutout 0',
+        )
+    return params
 
 
 def _take_task(section: Section) -> TaskParams:
@@ -256,6 +271,23 @@ def _take_walk(section: Section) -> WalkParams:
     )
     section.close()
     return walk
+
+
+def _take_paper(section: Section) -> PaperParams:
+    paper = PaperParams(
+        anchor=section.take_flag("anchor"),
+        weights_bytes=section.take_integer("weights_bytes", 1, _MAX_WEIGHTS_BYTES),
+    )
+    section.close()
+    return paper
+
+
+_SCHEMES: dict[str, Callable[[Section], SchemeParams]] = {
+    "walk": _take_walk,
+    "paper": _take_paper,
+}
+_SCHEME_NAMES: dict[type[SchemeParams], str] = {WalkParams: "walk", PaperParams: "paper"}
+_NO_AUGMENTATION = Augmentation(shift=0, flip=False, cutout=0)
 
 
 def _take_difficulty(section: Section) -> DifficultyParams:

@@ -24,7 +24,8 @@ MAX_DRAWS = 4_096
 """Requirements drawn for one ticket, repeats included."""
 MAX_SUPPLY = 2**63 - 1
 MAX_TX_BYTES = 1_048_576
-"""Of an encoded transaction; CometBFT's mempool has the same limit by default."""
+"""Of an encoded transaction, where no proof needs more; CometBFT's mempool has the same limit by
+default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,21 @@ class WalkParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaperParams:
+    """What the paper's scheme leaves to a chain, protocol section 14.
+
+    `weights_bytes` is the length of the model's canonical bytes, which every proof carries packed;
+    with `anchor` a proof may not make less of E right than the head.
+    """
+
+    anchor: bool
+    weights_bytes: int
+
+
+SchemeParams = WalkParams | PaperParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DifficultyParams:
     """ASERT with a slope, protocol section 8. Difficulties in 1/65,536 bit."""
 
@@ -105,10 +121,15 @@ class ShareParams:
 class Params:
     """Everything that genesis fixes but accounts, ring owners and first weights."""
 
-    scheme: str  # "walk"
+    scheme: SchemeParams
     task: TaskParams
     arithmetic: ArithmeticParams
-    walk: WalkParams
     difficulty: DifficultyParams
     ledger: LedgerParams
     shares: ShareParams
+
+    @property
+    def walk(self) -> WalkParams:
+        """The walk scheme's own parameters; nothing asks for them on a chain of another scheme."""
+        assert isinstance(self.scheme, WalkParams)
+        return self.scheme

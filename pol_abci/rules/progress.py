@@ -1,38 +1,23 @@
-"""Whether and when a ticket may become the head; protocol sections 6 and 8."""
+"""Whether and when a ticket may become the head; protocol sections 6, 8 and 14."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from pol_abci.rules.difficulty import compute_good_time_ms
+from pol_abci.rules.scheme import get_scheme
 
 if TYPE_CHECKING:
-    from pol_abci.rules.params import DifficultyParams, Params, WalkParams
+    from pol_abci.rules.params import DifficultyParams, Params
     from pol_abci.rules.proof import TrueWalk
-
-
-def compute_progress_delay_ms(
-    walk: WalkParams, difficulty: DifficultyParams, verdict: TrueWalk
-) -> int | None:
-    """Shortest time after the head's at which the walk's last model is good enough; None: never.
-
-    Under "guard" the model may classify one image of the sample less than the head for each
-    target interval that has passed, up to a quarter of the sample; under "strict", the paper's
-    rule, it must classify more.
-    """
-    missing = verdict.correct_head - verdict.correct_ticket
-    if walk.progress == "strict":
-        return 0 if missing < 0 else None
-    if missing > walk.evaluation_samples // 4:
-        return None
-    return max(0, missing) * difficulty.target_interval_ms
+    from pol_abci.rules.scheme import Scheme
 
 
 def is_progress(
-    walk: WalkParams, difficulty: DifficultyParams, verdict: TrueWalk, elapsed_ms: int
+    scheme: Scheme, difficulty: DifficultyParams, verdict: TrueWalk, elapsed_ms: int
 ) -> bool:
-    """Whether the walk's last model is good enough `elapsed_ms` after the head's block time."""
-    delay_ms = compute_progress_delay_ms(walk, difficulty, verdict)
+    """Whether the new model is good enough `elapsed_ms` after the head's block time."""
+    delay_ms = scheme.compute_progress_delay_ms(difficulty, verdict)
     return delay_ms is not None and elapsed_ms >= delay_ms
 
 
@@ -53,7 +38,7 @@ def compute_ticket_time_ms(params: Params, head: TimedHead, verdict: TrueWalk) -
 
     None when no time makes up for the images that it classifies less.
     """
-    delay_ms = compute_progress_delay_ms(params.walk, params.difficulty, verdict)
+    delay_ms = get_scheme(params).compute_progress_delay_ms(params.difficulty, verdict)
     if delay_ms is None:
         return None
     score_time_ms = compute_good_time_ms(

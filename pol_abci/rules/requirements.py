@@ -35,12 +35,28 @@ def iterate_requirements(  # noqa: PLR0917  # everything that the draw is bound 
     repeats included.
     """
     stream = Stream("requirements", seed, address, nonce, step, probe_before)
+    for requirement in _iterate_draws(stream, weight_count):
+        index, is_decrease = divmod(requirement, 2)
+        yield index, -1 if is_decrease else 1
+
+
+def iterate_paper_requirements(seed: bytes, address: Address, weight_count: int) -> Iterator[int]:
+    """The r_1, r_2, … of which the paper's R are the first; protocol section 14.
+
+    Each is the paper's number: weight r // 2 must decrease if r is odd, increase if it is even.
+    The address is in it so that a proof that is seen can't be signed by another.
+    """
+    return _iterate_draws(Stream("paper-requirements", seed, address), weight_count)
+
+
+def _iterate_draws(stream: Stream, weight_count: int) -> Iterator[int]:
+    """Up to 4,096 draws below 2|W|, without those of a weight that was drawn before."""
     drawn: set[int] = set()
     for _ in range(MAX_DRAWS):
-        index, is_decrease = divmod(stream.uniform(2 * weight_count), 2)
-        if index not in drawn:
-            drawn.add(index)
-            yield index, -1 if is_decrease else 1
+        requirement = stream.uniform(2 * weight_count)
+        if requirement // 2 not in drawn:
+            drawn.add(requirement // 2)
+            yield requirement
 
 
 def compute_score(

@@ -112,6 +112,13 @@ def compute_next_seed(
     return hash_fields("seed", seed, address, nonce, steps, weights_root)
 
 
+def compute_next_paper_seed(
+    seed: bytes, address: Address, batch: bytes, weights_root: bytes
+) -> bytes:
+    """s_{n+1} of protocol section 14, from s_n and the accepted proof; `batch` is P packed."""
+    return hash_fields("paper-seed", seed, address, batch, weights_root)
+
+
 def compute_first_probe(seed: bytes, first_layer: bytes) -> bytes:
     """probe_0 from s_n and the bytes of the first layer's weights in W_n; protocol section 4."""
     return hash_fields("probe", seed, first_layer)

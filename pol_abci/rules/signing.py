@@ -15,6 +15,7 @@ from nacl.signing import SigningKey, VerifyKey
 from pol_abci.rules.address import compute_address, compute_consensus_address
 from pol_abci.rules.codec import decode_tx
 from pol_abci.rules.errors import InvalidPossession, InvalidSignature
+from pol_abci.rules.params import MAX_TX_BYTES
 from pol_abci.rules.seed import hash_fields
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 
-def authenticate(chain_id: str, raw: bytes) -> SignedTx:
+def authenticate(chain_id: str, raw: bytes, max_tx_bytes: int = MAX_TX_BYTES) -> SignedTx:
     """Read a transaction and check that its sender signed it for this chain.
 
     Depends on nothing but its arguments, so the answer may be kept by the hash of `raw`.
@@ -42,7 +43,7 @@ def authenticate(chain_id: str, raw: bytes) -> SignedTx:
     ------
     MalformedTx, OversizeTx, InvalidSignature
     """
-    tx = decode_tx(raw)
+    tx = decode_tx(raw, max_tx_bytes)
     verify_tx(chain_id, tx)
     return tx
 

@@ -29,7 +29,6 @@ from pol_abci.rules.codec import (
     SignedTx,
     Transfer,
     Unjail,
-    encode_unstamped_body,
 )
 from pol_abci.rules.difficulty import compute_difficulty, compute_next_difficulty
 from pol_abci.rules.errors import (
@@ -37,10 +36,9 @@ from pol_abci.rules.errors import (
     DifficultyNotMet,
     FalseProof,
     FutureProof,
-    InvalidStamp,
-    InvalidSteps,
     InvalidTx,
     NoProgress,
+    OtherScheme,
     PendingProof,
     SecondProof,
     StaleProof,
@@ -56,8 +54,7 @@ from pol_abci.rules.ledger import (
 from pol_abci.rules.liveness import process_liveness
 from pol_abci.rules.misbehaviour import process_misbehaviour
 from pol_abci.rules.progress import is_progress
-from pol_abci.rules.proof import DIGEST_BYTES, FalseWalk, TrueWalk
-from pol_abci.rules.seed import compute_next_seed, is_stamped
+from pol_abci.rules.proof import FalseWalk
 from pol_abci.rules.shares import (
     process_register,
     process_share,
@@ -69,8 +66,7 @@ from pol_abci.rules.state import Overlay
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pol_abci.rules.params import Params
-    from pol_abci.rules.proof import WalkClaim, WalkVerdict
+    from pol_abci.rules.proof import Claim, TrueWalk, WalkVerdict
     from pol_abci.rules.state import StateReader
 
 __all__ = [
@@ -99,7 +95,7 @@ def process_block(
     chain: ChainContext,
     block: BlockContext,
     txs: Sequence[SignedTx | InvalidTx],
-    verdicts: Mapping[WalkClaim, WalkVerdict],
+    verdicts: Mapping[Claim, WalkVerdict],
 ) -> BlockOutcome:
     """Apply a block: evidence, transactions in order, liveness, validator set, stage.
 
@@ -137,7 +133,7 @@ def check_tx(
     chain: ChainContext,
     tx: SignedTx,
     now_ms: int,
-    verdicts: Mapping[WalkClaim, WalkVerdict],
+    verdicts: Mapping[Claim, WalkVerdict],
 ) -> None:
     """Decide whether a transaction may enter the mempool, whose overlay `state` is.
 
@@ -156,22 +152,27 @@ def check_tx(
         verdict = verdicts.get(claim)
         if verdict is None:
             raise PendingProof("the walk is still to be redone; the node submits what is good")
-        check_verdict(chain.params, get_head(state), verdict, now_ms)
+        check_verdict(chain, get_head(state), verdict, now_ms)
         return
     draft = Overlay(state)
     _process_message(draft, chain, tx)
     draft.merge_into_base()
 
 
-def check_claim(state: StateReader, chain: ChainContext, tx: SignedTx) -> WalkClaim:
-    """Check what can be told of a proof without redoing its walk; the walk that it claims.
+def check_claim(state: StateReader, chain: ChainContext, tx: SignedTx) -> Claim:
+    """Check what can be told of a proof without redoing its walk; what it claims.
 
     Raises
     ------
-    ChainNotStarted, StaleProof, FutureProof, InvalidSteps, InvalidStamp
+    OtherScheme, ChainNotStarted, StaleProof, FutureProof
+    InvalidSteps, InvalidStamp, InvalidBatch
+        As the chain's scheme has it.
     """
     assert isinstance(tx.message, ProofMessage), "only a proof claims a walk"
-    claim, walk = tx.message.claim, chain.params.walk
+    claim = tx.message.claim
+    # Verify it is a proof of this chain's scheme
+    if not isinstance(claim, chain.scheme.claim_type):
+        raise OtherScheme("the chain's genesis has another scheme: mine with its own")
     # Verify the chain has its t_0
     if get_stage(state) < STARTED_STAGE:
         raise ChainNotStarted("proofs are taken from the third block on")
@@ -181,19 +182,12 @@ def check_claim(state: StateReader, chain: ChainContext, tx: SignedTx) -> WalkCl
         raise StaleProof(f"extends generation {claim.generation}: the head is {head.generation}")
     if claim.generation > head.generation:
         raise FutureProof(f"extends generation {claim.generation}: the head is {head.generation}")
-    # Verify its length
-    if not walk.min_steps <= claim.steps <= walk.max_steps:
-        raise InvalidSteps(f"{claim.steps} steps: give {walk.min_steps} to {walk.max_steps}")
-    if len(claim.step_digests) != DIGEST_BYTES * claim.steps:
-        raise InvalidSteps(f"give {DIGEST_BYTES} bytes of digest for each step")
-    # Verify its maker has worked for the verifiers' attention since the head is there
-    body = encode_unstamped_body(tx.message)
-    if not is_stamped(head.seed, tx.address, body, tx.message.stamp, walk.stamp_bits):
-        raise InvalidStamp(f"find a stamp with {walk.stamp_bits} zero bits for the head's seed")
+    # Verify what else the scheme can tell at once
+    chain.scheme.check_claim(head, tx.message)
     return claim
 
 
-def check_verdict(params: Params, head: Head, verdict: WalkVerdict, now_ms: int) -> TrueWalk:
+def check_verdict(chain: ChainContext, head: Head, verdict: WalkVerdict, now_ms: int) -> TrueWalk:
     """Decide whether a redone walk is good enough in a block of time `now_ms`.
 
     Raises
@@ -202,12 +196,14 @@ def check_verdict(params: Params, head: Head, verdict: WalkVerdict, now_ms: int)
     """
     if isinstance(verdict, FalseWalk):
         raise FalseProof(verdict.reason)
-    difficulty = compute_difficulty(params.difficulty, head.difficulty, head.time_ms, now_ms)
+    params = chain.params.difficulty
+    difficulty = compute_difficulty(params, head.difficulty, head.time_ms, now_ms)
     if verdict.score < difficulty:
         raise DifficultyNotMet(f"score {verdict.score}: the difficulty is now {difficulty}")
-    if not is_progress(params.walk, params.difficulty, verdict, now_ms - head.time_ms):
+    if not is_progress(chain.scheme, params, verdict, now_ms - head.time_ms):
         raise NoProgress(
-            f"{verdict.correct_ticket} of the sample right: the head has {verdict.correct_head}"
+            f"{verdict.correct_ticket} of the images right: before there were "
+            f"{max(verdict.correct_head, verdict.correct_anchor)}"
         )
     return verdict
 
@@ -239,7 +235,7 @@ def _process_txs(
     chain: ChainContext,
     block: BlockContext,
     txs: Sequence[SignedTx | InvalidTx],
-    verdicts: Mapping[WalkClaim, WalkVerdict],
+    verdicts: Mapping[Claim, WalkVerdict],
 ) -> tuple[tuple[TxOutcome, ...], GenerationRecord | None]:
     """Apply transactions in order. A failing one changes nothing and stops nothing."""
     accepted: GenerationRecord | None = None
@@ -265,7 +261,7 @@ def process_tx(
     chain: ChainContext,
     block: BlockContext,
     tx: SignedTx,
-    verdicts: Mapping[WalkClaim, WalkVerdict],
+    verdicts: Mapping[Claim, WalkVerdict],
 ) -> AppliedTx:
     """Apply one transaction of a block.
 
@@ -308,20 +304,18 @@ def _process_proof(
     chain: ChainContext,
     block: BlockContext,
     tx: SignedTx,
-    verdicts: Mapping[WalkClaim, WalkVerdict],
+    verdicts: Mapping[Claim, WalkVerdict],
 ) -> AppliedTx:
     """Make the next generation, reward its miner and give it its share."""
     params = chain.params
     claim = check_claim(state, chain, tx)
     head = get_head(state)
-    verdict = check_verdict(params, head, verdicts[claim], block.time_ms)
+    verdict = check_verdict(chain, head, verdicts[claim], block.time_ms)
 
     record = _record_generation(head, block, tx, claim, verdict)
     next_head = Head(
         generation=record.generation,
-        seed=compute_next_seed(
-            head.seed, claim.address, claim.nonce, claim.steps, claim.weights_root
-        ),
+        seed=chain.scheme.compute_next_seed(head.seed, record),
         difficulty=compute_next_difficulty(params.difficulty, head.difficulty, record.interval_ms),
         time_ms=block.time_ms,
         weights_root=claim.weights_root,
@@ -333,7 +327,7 @@ def _process_proof(
 
 
 def _record_generation(
-    head: Head, block: BlockContext, tx: SignedTx, claim: WalkClaim, verdict: TrueWalk
+    head: Head, block: BlockContext, tx: SignedTx, claim: Claim, verdict: TrueWalk
 ) -> GenerationRecord:
     return GenerationRecord(
         generation=head.generation + 1,
@@ -349,6 +343,7 @@ def _record_generation(
         steps=claim.steps,
         weights_root=claim.weights_root,
         tx_hash=tx.hash,
+        batch=claim.batch,
     )
 
 

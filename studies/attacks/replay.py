@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pol_abci.node.presets import load_preset
-from pol_abci.rules.proof import TrueWalk
+from pol_abci.rules.proof import Claim, TrueWalk, WalkVerdict
 from studies.attacks.chosen_batches import REQUIREMENTS, climb, learn_paper
 from studies.attacks.report import Row
 from studies.attacks.spoofed_weights import count_lucky
@@ -43,7 +43,7 @@ def replay_everywhere() -> list[str]:
     ledger, elsewhere = (VirtualLedger(params, chain) for chain in ("here", "elsewhere"))
     key = make_key(2)
     claim = ledger.make_claim(key, 0)
-    verdicts = {claim: TrueWalk(2**28, 100, 100)}
+    verdicts: dict[Claim, WalkVerdict] = {claim: TrueWalk(2**28, 100, 100)}
     raw = ledger.sign(key, claim)
     time_ms = ledger.time_ms + params.difficulty.target_interval_ms
     twice = ledger.run_block(time_ms, [raw, raw], verdicts)

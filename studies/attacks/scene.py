@@ -31,7 +31,7 @@ LEARNT_STEPS = 200
 def load_digits(chain: str = CHAIN) -> Task:
     """The preset's task, with walks from the protocol's least, two steps, on."""
     params = load_preset("digits").params
-    return load_task(replace(params, walk=replace(params.walk, min_steps=2)), None, chain)
+    return load_task(replace(params, scheme=replace(params.walk, min_steps=2)), None, chain)
 
 
 def load_paper_digits(batch_size: int = 4, learning_rate: str = "0.001") -> Task:

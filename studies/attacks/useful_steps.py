@@ -40,7 +40,7 @@ class Case:
         return replace(
             params,
             task=replace(params.task, batch_size=self.batch_size),
-            walk=replace(params.walk, min_steps=self.min_steps, max_steps=self.max_steps),
+            scheme=replace(params.walk, min_steps=self.min_steps, max_steps=self.max_steps),
         )
 
 

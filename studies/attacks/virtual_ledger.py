@@ -15,7 +15,7 @@ from pol_abci.rules.block import BlockContext, ChainContext
 from pol_abci.rules.errors import InvalidTx
 from pol_abci.rules.genesis import Genesis, GenesisAccount, process_genesis
 from pol_abci.rules.params import Amount
-from pol_abci.rules.proof import WalkClaim
+from pol_abci.rules.proof import Claim, WalkClaim
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import DictState, Overlay
 from pol_abci.rules.transition import get_head, process_block
@@ -42,7 +42,7 @@ class VirtualLedger:
     """A chain that has started, with the first key's account as its only validator."""
 
     def __init__(self, params: Params, chain_id: str) -> None:
-        self.params = replace(params, walk=replace(params.walk, stamp_bits=0))
+        self.params = replace(params, scheme=replace(params.walk, stamp_bits=0))
         self.chain_id = chain_id
         self.time_ms = START_MS
         self._state = Overlay(DictState())
@@ -80,7 +80,7 @@ class VirtualLedger:
         self,
         time_ms: int,
         txs: Sequence[bytes] = (),
-        verdicts: Mapping[WalkClaim, WalkVerdict] | None = None,
+        verdicts: Mapping[Claim, WalkVerdict] | None = None,
     ) -> BlockOutcome:
         """Apply the next block, which has this time."""
         self._height, self.time_ms = self._height + 1, time_ms

@@ -20,7 +20,7 @@ from pol_abci.learning.walk import Head, Task, Walk, load_task, verify_claim
 from pol_abci.learning.weights import compute_root, from_bytes, to_bytes
 from pol_abci.rules.genesis import Genesis, GenesisAccount, compute_genesis_digest
 from pol_abci.rules.params import MAX_DIFFICULTY, SCORE_UNIT, Address, Amount, Params
-from pol_abci.rules.proof import TrueWalk, WalkClaim
+from pol_abci.rules.proof import Claim, TrueWalk, WalkClaim
 from pol_abci.store.store import Store
 from tests.unit.learning.digits_task import make_digits_params
 
@@ -48,7 +48,7 @@ def make_test_params() -> Params:
     params = make_digits_params()
     return replace(
         params,
-        walk=replace(params.walk, max_steps=8, stamp_bits=4),
+        scheme=replace(params.walk, max_steps=8, stamp_bits=4),
         difficulty=replace(params.difficulty, first=3 * SCORE_UNIT),
         ledger=replace(params.ledger, maturity_generations=2),
     )
@@ -99,7 +99,7 @@ class InlineVerifier(Verifier):
         self.steps = 0
         self._task = replace(load_digits_task(), params=params)
         self._weights = b""
-        self._made: dict[WalkClaim, bytes] = {}
+        self._made: dict[Claim, bytes] = {}
 
     def set_queue_limit(self, limit: int) -> None:
         """Have room for this many waiting walks."""
@@ -109,12 +109,12 @@ class InlineVerifier(Verifier):
         super().set_head(generation, seed, weights)
         self._weights = weights
 
-    async def verify(self, claim: WalkClaim, *, is_decided: bool = False) -> WalkVerdict:
+    async def verify(self, claim: Claim, *, is_decided: bool = False) -> WalkVerdict:
         del is_decided  # this one computes the same twice
         known = self.verdicts.get(claim)
         return self._walk(claim) if known is None else known
 
-    async def compute_weights(self, claim: WalkClaim) -> bytes:
+    async def compute_weights(self, claim: Claim) -> bytes:
         return self._made[claim]
 
     async def compute_initial_weights(self) -> bytes:
@@ -126,7 +126,7 @@ class InlineVerifier(Verifier):
         flat = from_bytes(self._task.model, weights)
         then(generation, count_correct(self._task, flat), len(self._task.test))
 
-    def enqueue(self, claim: WalkClaim, raw: bytes, standing: Standing) -> None:
+    def enqueue(self, claim: Claim, raw: bytes, standing: Standing) -> None:
         self._queue.add(claim, raw, standing)
 
     def walk_queued(self) -> None:
@@ -139,7 +139,7 @@ class InlineVerifier(Verifier):
             else:
                 self._queue.refuse(claim.address)
 
-    def _walk(self, claim: WalkClaim) -> WalkVerdict:
+    def _walk(self, claim: Claim) -> WalkVerdict:
         self.walks += 1
         assert self._head is not None
         weights = from_bytes(self._task.model, self._weights)
@@ -266,7 +266,7 @@ def search_claim(
 
 
 def sign_claim(
-    key: AccountKey, claim: WalkClaim, *, stamp_bits: int | None = None, chain_id: str = CHAIN_ID
+    key: AccountKey, claim: Claim, *, stamp_bits: int | None = None, chain_id: str = CHAIN_ID
 ) -> bytes:
     """The transaction that submits what `search_claim` found, stamped unless told otherwise."""
     assert isinstance(claim, MinedClaim), "only a mined claim knows the seed for its stamp"

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from pol_abci.client.keys import AccountKey
     from pol_abci.rules.errors import InvalidTx
-    from pol_abci.rules.proof import WalkClaim
+    from pol_abci.rules.proof import Claim, WalkClaim
     from tests.abci.digits_driver import DigitsChain
 
 MINER = make_key(5)
@@ -81,7 +81,7 @@ async def expect_refused_in_blocks(chain: DigitsChain, raw: bytes) -> None:
     assert reply.app_hash == (await chain.finalize([transfer(1, 1)])).app_hash
 
 
-def sign_proof(key: AccountKey, claim: WalkClaim, stamp: int, *, fee: int = 0) -> bytes:
+def sign_proof(key: AccountKey, claim: Claim, stamp: int, *, fee: int = 0) -> bytes:
     """A proof with whatever stamp and fee."""
     body = encode_body(0, fee, ProofMessage(claim, stamp))
     return encode_tx(body, key.public_key, key.sign_body(CHAIN_ID, body))
@@ -308,7 +308,7 @@ async def test_a_walk_that_loses_accuracy_waits_one_interval_for_each_image(tmp_
         )
         raw = sign_claim(MINER, claim)
         chain.clock.now_ms = head.time_ms
-        await expect_refused(chain, raw, NoProgress, "of the sample right: the head has")
+        await expect_refused(chain, raw, NoProgress, "of the images right: before there were")
         ticket = node.replica.tickets.get_soonest()
         assert ticket is not None
         lost = ticket.verdict.correct_head - ticket.verdict.correct_ticket
@@ -321,7 +321,7 @@ async def test_a_walk_that_loses_accuracy_waits_one_interval_for_each_image(tmp_
 
 async def test_under_the_strict_rule_a_walk_that_is_no_better_is_never_good(tmp_path: Path) -> None:
     params = make_test_params()
-    strict = replace(params, walk=replace(params.walk, progress="strict"))
+    strict = replace(params, scheme=replace(params.walk, progress="strict"))
     async with run_chain(tmp_path, genesis=make_genesis(strict)) as chain:
         await chain.begin()
         node = chain.nodes[0]
@@ -329,7 +329,7 @@ async def test_under_the_strict_rule_a_walk_that_is_no_better_is_never_good(tmp_
             node, MINER.address, is_wanted=lambda walk: walk.correct_ticket <= walk.correct_head
         )
         raw = sign_claim(MINER, worse)
-        await expect_refused(chain, raw, NoProgress, "of the sample right")
+        await expect_refused(chain, raw, NoProgress, "of the images right")
         assert len(node.replica.tickets) == 0
         chain.clock.now_ms += 10**9
         assert (await chain.check(raw)).code == NoProgress.code

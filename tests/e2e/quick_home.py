@@ -23,6 +23,7 @@ from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.rules.ledger import compute_supply_gap
 from pol_abci.rules.merkle import BUCKETS
+from pol_abci.rules.params import WalkParams
 from pol_abci.store.store import Store
 
 if TYPE_CHECKING:
@@ -51,19 +52,22 @@ def get_free_port() -> int:
 def make_quick_home(
     path: Path,
     *,
+    name: str = "digits",
     difficulty_bits: float = 6.0,
     transport: str = "socket",
     change: Callable[[Params], Params] = lambda params: params,
 ) -> Home:
-    """The digits preset with a target interval of 1 s and stamps of 4 bits, changed further."""
-    preset = load_preset("digits").with_target_interval(1_000)
-    params = replace(preset.params, walk=replace(preset.params.walk, stamp_bits=4))
+    """A preset with a target interval of 1 s and stamps of 4 bits, changed further."""
+    preset = load_preset(name).with_target_interval(1_000)
+    params = preset.params
+    if isinstance(params.scheme, WalkParams):
+        params = replace(params, scheme=replace(params.scheme, stamp_bits=4))
     quick = replace(preset, params=change(params))
     with mock.patch("pol_abci.node.init.load_preset", return_value=quick):
         return create_home(
             path,
             cometbft=find_cometbft(print),
-            preset="digits",
+            preset=name,
             chain_id="pol-e2e",
             report=print,
             rpc_port=get_free_port(),

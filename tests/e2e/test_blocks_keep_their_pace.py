@@ -32,7 +32,7 @@ TRANSFERS = 4
 
 
 def allow_long_walks(params: Params) -> Params:
-    return replace(params, walk=replace(params.walk, max_steps=LONG_WALK_STEPS))
+    return replace(params, scheme=replace(params.walk, max_steps=LONG_WALK_STEPS))
 
 
 async def wait_for_height(rpc: RpcClient, height: int) -> None:

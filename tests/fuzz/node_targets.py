@@ -15,14 +15,15 @@ import httpx
 from google.protobuf.message import DecodeError
 
 from pol_abci.abci.generated.abci import types_pb2 as abci
-from pol_abci.app.tickets import TICKET_LIMIT
-from pol_abci.app.walk_queue import QUEUE_LIMIT
+from pol_abci.app.tickets import TICKET_BYTES
+from pol_abci.app.walk_queue import QUEUE_BYTES
 from pol_abci.cli.status import _describe_chain
 from pol_abci.client.chain import get_chain_status, get_history
 from pol_abci.client.events import Patience, _next_header
 from pol_abci.client.rpc import RpcClient
 from pol_abci.rules import codec, keys
 from pol_abci.rules.errors import PolError
+from pol_abci.rules.params import MAX_TX_BYTES
 from pol_abci.rules.state import Overlay
 from tests.abci.digits_chain import CHAIN_ID, make_genesis, make_key
 from tests.abci.digits_driver import register, run_chain, transfer, unjail
@@ -134,8 +135,8 @@ def _make_check_tx(chain: DigitsChain, run: Run) -> Callable[[bytes], str]:
         raw = codec.encode_tx(body, key.public_key, key.sign_body(CHAIN_ID, body))
         reply = run(chain.check(raw))
         assert (reply.code == 0) == (not reply.log)
-        assert node.verifier.queued <= QUEUE_LIMIT
-        assert len(node.replica.tickets) <= TICKET_LIMIT
+        assert node.verifier.queued <= QUEUE_BYTES // MAX_TX_BYTES
+        assert len(node.replica.tickets) <= TICKET_BYTES // MAX_TX_BYTES
         node.replica.mempool_state = Overlay(node.replica.state)  # the next sequence stays the same
         return f"code {reply.code}" if reply.code else "ok"
 

@@ -18,6 +18,7 @@ from pol_abci.rules import (
 )
 from pol_abci.rules.params import Address, DifficultyParams, WalkParams
 from pol_abci.rules.proof import TrueWalk
+from pol_abci.rules.scheme import WalkScheme
 from pol_abci.rules.state import DictState
 
 if TYPE_CHECKING:
@@ -82,6 +83,19 @@ def answer_requirements(a: Arguments) -> list[list[int]]:
     return [list(pair) for pair in pairs]
 
 
+def answer_paper_requirements(a: Arguments) -> list[int]:
+    before, address = _bytes(a, "seed", "address")
+    return list(
+        requirements.iterate_paper_requirements(before, Address(address), a["weight_count"])
+    )
+
+
+def answer_next_paper_seed(a: Arguments) -> str:
+    before, address, root = _bytes(a, "seed", "address", "weights_root")
+    batch = b"".join(ordinal.to_bytes(4, "big") for ordinal in a["ordinals"])
+    return seed.compute_next_paper_seed(before, Address(address), batch, root).hex()
+
+
 def answer_score(a: Arguments) -> int:
     pairs = [(index, direction) for index, direction in a["requirements"]]
     return requirements.compute_score(pairs, a["moves"].__getitem__, bytes.fromhex(a["probe"]))
@@ -125,7 +139,7 @@ def answer_progress(a: Arguments) -> bool:
         stamp_bits=12,
     )
     verdict = TrueWalk(0, a["correct_head"], a["correct_ticket"])
-    return progress.is_progress(walk, _difficulty_params(a), verdict, a["elapsed_ms"])
+    return progress.is_progress(WalkScheme(walk), _difficulty_params(a), verdict, a["elapsed_ms"])
 
 
 def patterned(length: int) -> bytes:
@@ -199,6 +213,8 @@ ANSWERS: dict[str, Callable[[Arguments], Any]] = {
     "compute_probe": answer_probes,
     "find_stamp": answer_find_stamp,
     "iterate_requirements": answer_requirements,
+    "iterate_paper_requirements": answer_paper_requirements,
+    "compute_next_paper_seed": answer_next_paper_seed,
     "compute_score": answer_score,
     "compute_next_difficulty": answer_next_difficulty,
     "compute_difficulty": answer_difficulty,
@@ -266,6 +282,30 @@ def iterate_requirement_cases() -> Iterable[Case]:
         for probe in (SEED, PROBE):
             yield "compute_score", {"requirements": pairs, "moves": moves, "probe": probe.hex()}
     yield "compute_score", {"requirements": [], "moves": [], "probe": PROBE.hex()}
+
+
+def iterate_paper_cases() -> Iterable[Case]:
+    """Requirements and seeds of the paper's scheme, section 14."""
+    for head_seed, address, weight_count in (
+        (SEED, ADDRESS, 7_234),
+        (SEED, OTHER_ADDRESS, 7_234),
+        (OTHER_SEED, ADDRESS, 4_234_826),
+        (SEED, ADDRESS, 3),
+    ):
+        yield (
+            "iterate_paper_requirements",
+            {"seed": head_seed.hex(), "address": address.hex(), "weight_count": weight_count},
+        )
+    for ordinals in ([0, 1, 2, 3], [3, 2, 1, 0], [2**32 - 1], []):
+        yield (
+            "compute_next_paper_seed",
+            {
+                "seed": SEED.hex(),
+                "address": ADDRESS.hex(),
+                "ordinals": ordinals,
+                "weights_root": ROOT.hex(),
+            },
+        )
 
 
 def iterate_difficulty_cases() -> Iterable[Case]:
@@ -362,6 +402,7 @@ def iterate_key_cases() -> Iterable[Case]:
 CASES: dict[str, Callable[[], Iterable[Case]]] = {
     "seed": iterate_seed_cases,
     "requirements": iterate_requirement_cases,
+    "paper": iterate_paper_cases,
     "difficulty": iterate_difficulty_cases,
     "progress": iterate_progress_cases,
     "merkle": iterate_merkle_cases,

@@ -307,6 +307,7 @@ class GenerationRecord(_message.Message):
     HAS_ACCURACY_FIELD_NUMBER: _builtins.int
     CORRECT_ALL_FIELD_NUMBER: _builtins.int
     SIZE_ALL_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """the one that the proof made"""
     height: _builtins.int
@@ -328,6 +329,8 @@ class GenerationRecord(_message.Message):
     correct_all: _builtins.int
     """of all of E"""
     size_all: _builtins.int
+    batch: _builtins.bytes
+    """under the scheme "paper", P: a u32 for each ordinal"""
     def __init__(
         self,
         *,
@@ -347,10 +350,11 @@ class GenerationRecord(_message.Message):
         has_accuracy: _builtins.bool = ...,
         correct_all: _builtins.int = ...,
         size_all: _builtins.int = ...,
+        batch: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_all", b"correct_all", "correct_head", b"correct_head", "correct_ticket", b"correct_ticket", "difficulty", b"difficulty", "generation", b"generation", "has_accuracy", b"has_accuracy", "height", b"height", "interval_ms", b"interval_ms", "miner", b"miner", "nonce", b"nonce", "score", b"score", "size_all", b"size_all", "steps", b"steps", "time_ms", b"time_ms", "tx_hash", b"tx_hash", "weights_root", b"weights_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "correct_all", b"correct_all", "correct_head", b"correct_head", "correct_ticket", b"correct_ticket", "difficulty", b"difficulty", "generation", b"generation", "has_accuracy", b"has_accuracy", "height", b"height", "interval_ms", b"interval_ms", "miner", b"miner", "nonce", b"nonce", "score", b"score", "size_all", b"size_all", "steps", b"steps", "time_ms", b"time_ms", "tx_hash", b"tx_hash", "weights_root", b"weights_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fpol/v1/tx.proto\x12\x06pol.v1\"9\n\x02Tx\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\xd3\x01\n\x06TxBody\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0b\n\x03\x66\x65\x65\x18\x02 \x01(\x04\x12\x1e\n\x05proof\x18\x03 \x01(\x0b\x32\r.pol.v1.ProofH\x00\x12$\n\x08transfer\x18\x04 \x01(\x0b\x32\x10.pol.v1.TransferH\x00\x12\x37\n\x12register_validator\x18\x05 \x01(\x0b\x32\x19.pol.v1.RegisterValidatorH\x00\x12 \n\x06unjail\x18\x06 \x01(\x0b\x32\x0e.pol.v1.UnjailH\x00\x42\t\n\x07message\"t\n\x05Proof\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05nonce\x18\x02 \x01(\x06\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x14\n\x0cstep_digests\x18\x04 \x01(\x0c\x12\x14\n\x0cweights_root\x18\x05 \x01(\x0c\x12\r\n\x05stamp\x18\x06 \x01(\x06\"-\n\x08Transfer\x12\x11\n\trecipient\x18\x01 \x01(\x0c\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x04\">\n\x11RegisterValidator\x12\x15\n\rconsensus_key\x18\x01 \x01(\x0c\x12\x12\n\npossession\x18\x02 \x01(\x0c\"\x08\n\x06Unjailb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fpol/v1/tx.proto\x12\x06pol.v1\"9\n\x02Tx\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\xfe\x01\n\x06TxBody\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0b\n\x03\x66\x65\x65\x18\x02 \x01(\x04\x12\x1e\n\x05proof\x18\x03 \x01(\x0b\x32\r.pol.v1.ProofH\x00\x12$\n\x08transfer\x18\x04 \x01(\x0b\x32\x10.pol.v1.TransferH\x00\x12\x37\n\x12register_validator\x18\x05 \x01(\x0b\x32\x19.pol.v1.RegisterValidatorH\x00\x12 \n\x06unjail\x18\x06 \x01(\x0b\x32\x0e.pol.v1.UnjailH\x00\x12)\n\x0bpaper_proof\x18\x07 \x01(\x0b\x32\x12.pol.v1.PaperProofH\x00\x42\t\n\x07message\"t\n\x05Proof\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05nonce\x18\x02 \x01(\x06\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x14\n\x0cstep_digests\x18\x04 \x01(\x0c\x12\x14\n\x0cweights_root\x18\x05 \x01(\x0c\x12\r\n\x05stamp\x18\x06 \x01(\x06\"Y\n\nPaperProof\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x10\n\x08ordinals\x18\x02 \x03(\r\x12\x0f\n\x07weights\x18\x03 \x01(\x0c\x12\x14\n\x0cweights_root\x18\x04 \x01(\x0c\"-\n\x08Transfer\x12\x11\n\trecipient\x18\x01 \x01(\x0c\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x04\">\n\x11RegisterValidator\x12\x15\n\rconsensus_key\x18\x01 \x01(\x0c\x12\x12\n\npossession\x18\x02 \x01(\x0c\"\x08\n\x06Unjailb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TX']._serialized_start=27
   _globals['_TX']._serialized_end=84
   _globals['_TXBODY']._serialized_start=87
-  _globals['_TXBODY']._serialized_end=298
-  _globals['_PROOF']._serialized_start=300
-  _globals['_PROOF']._serialized_end=416
-  _globals['_TRANSFER']._serialized_start=418
-  _globals['_TRANSFER']._serialized_end=463
-  _globals['_REGISTERVALIDATOR']._serialized_start=465
-  _globals['_REGISTERVALIDATOR']._serialized_end=527
-  _globals['_UNJAIL']._serialized_start=529
-  _globals['_UNJAIL']._serialized_end=537
+  _globals['_TXBODY']._serialized_end=341
+  _globals['_PROOF']._serialized_start=343
+  _globals['_PROOF']._serialized_end=459
+  _globals['_PAPERPROOF']._serialized_start=461
+  _globals['_PAPERPROOF']._serialized_end=550
+  _globals['_TRANSFER']._serialized_start=552
+  _globals['_TRANSFER']._serialized_end=597
+  _globals['_REGISTERVALIDATOR']._serialized_start=599
+  _globals['_REGISTERVALIDATOR']._serialized_end=661
+  _globals['_UNJAIL']._serialized_start=663
+  _globals['_UNJAIL']._serialized_end=671
 # @@protoc_insertion_point(module_scope)

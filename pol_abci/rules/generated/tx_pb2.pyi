@@ -5,8 +5,10 @@ Transactions, docs/protocol.md section 10. A body must be byte for byte its own
 canonical encoding: fields in order of number, defaults left out, nothing unknown.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -56,6 +58,7 @@ class TxBody(_message.Message):
     TRANSFER_FIELD_NUMBER: _builtins.int
     REGISTER_VALIDATOR_FIELD_NUMBER: _builtins.int
     UNJAIL_FIELD_NUMBER: _builtins.int
+    PAPER_PROOF_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """the account's next, from 1; 0 for a proof"""
     fee: _builtins.int
@@ -68,6 +71,8 @@ class TxBody(_message.Message):
     def register_validator(self) -> Global___RegisterValidator: ...
     @_builtins.property
     def unjail(self) -> Global___Unjail: ...
+    @_builtins.property
+    def paper_proof(self) -> Global___PaperProof: ...
     def __init__(
         self,
         *,
@@ -77,12 +82,13 @@ class TxBody(_message.Message):
         transfer: Global___Transfer | None = ...,
         register_validator: Global___RegisterValidator | None = ...,
         unjail: Global___Unjail | None = ...,
+        paper_proof: Global___PaperProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "proof", b"proof", "register_validator", b"register_validator", "transfer", b"transfer", "unjail", b"unjail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "paper_proof", b"paper_proof", "proof", b"proof", "register_validator", b"register_validator", "transfer", b"transfer", "unjail", b"unjail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "message", b"message", "proof", b"proof", "register_validator", b"register_validator", "sequence", b"sequence", "transfer", b"transfer", "unjail", b"unjail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "message", b"message", "paper_proof", b"paper_proof", "proof", b"proof", "register_validator", b"register_validator", "sequence", b"sequence", "transfer", b"transfer", "unjail", b"unjail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["proof", "transfer", "register_validator", "unjail"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["proof", "transfer", "register_validator", "unjail", "paper_proof"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -125,6 +131,43 @@ class Proof(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Proof: _TypeAlias = Proof  # noqa: Y015
+
+@_typing.final
+class PaperProof(_message.Message):
+    """A proof as the paper has it, from a miner that walked freely: the last step's batch and the
+    weights before it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ORDINALS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_ROOT_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    weights: _builtins.bytes
+    """W, canonical bytes as one zstd frame"""
+    weights_root: _builtins.bytes
+    """root(W'), 32 bytes"""
+    @_builtins.property
+    def ordinals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """P, in the order of the batch"""
+
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        ordinals: _abc.Iterable[_builtins.int] | None = ...,
+        weights: _builtins.bytes = ...,
+        weights_root: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "ordinals", b"ordinals", "weights", b"weights", "weights_root", b"weights_root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaperProof: _TypeAlias = PaperProof  # noqa: Y015
 
 @_typing.final
 class Transfer(_message.Message):

@@ -20,7 +20,7 @@ def make_ticket(owner: int, score: int, good_time_ms: int, raw: bytes = b"") -> 
 
 
 def test_of_one_address_the_sooner_good_then_the_higher_score_is_kept() -> None:
-    tickets = Tickets()
+    tickets = Tickets(256)
     assert tickets.keep(make_ticket(1, 10, 500))
     assert not tickets.keep(make_ticket(1, 99, 600))  # scores more, but its progress holds later
     assert tickets.keep(make_ticket(1, 11, 500))
@@ -42,7 +42,7 @@ def test_the_last_to_become_good_gives_way_when_there_is_no_room() -> None:
 
 
 def test_the_highest_good_score_is_submitted_first() -> None:
-    tickets = Tickets()
+    tickets = Tickets(256)
     low, high = make_ticket(1, 10, 100), make_ticket(2, 20, 300)
     tickets.keep(low)
     tickets.keep(high)
@@ -52,7 +52,7 @@ def test_the_highest_good_score_is_submitted_first() -> None:
 
 
 def test_only_what_checktx_accepted_in_time_is_proposed() -> None:
-    tickets = Tickets()
+    tickets = Tickets(256)
     early, late = make_ticket(1, 10, 0), make_ticket(2, 20, 0)
     tickets.keep(early)
     tickets.keep(late)
@@ -64,7 +64,7 @@ def test_only_what_checktx_accepted_in_time_is_proposed() -> None:
 
 
 def test_a_recheck_keeps_the_first_acceptance_and_a_refusal_drops_it() -> None:
-    tickets = Tickets()
+    tickets = Tickets(256)
     ticket = make_ticket(1, 10, 0)
     tickets.keep(ticket)
     tickets.mark_accepted(ticket.claim.address, ticket.raw, 60)
@@ -77,7 +77,7 @@ def test_a_recheck_keeps_the_first_acceptance_and_a_refusal_drops_it() -> None:
 
 
 def test_equal_scores_go_by_the_lower_transaction_hash() -> None:
-    tickets = Tickets()
+    tickets = Tickets(256)
     one, two = make_ticket(1, 10, 0, b"a"), make_ticket(2, 10, 0, b"b")
     tickets.keep(one)
     tickets.keep(two)

@@ -24,7 +24,7 @@ from pol_abci.app.verifier_process import Channel, Worker
 from pol_abci.app.walk_queue import Standing
 from pol_abci.learning.walk import Head, Walk
 from pol_abci.learning.weights import compute_root, to_bytes
-from pol_abci.rules.proof import FalseWalk, TrueWalk, WalkClaim
+from pol_abci.rules.proof import Claim, FalseWalk, TrueWalk, WalkClaim
 from tests.abci.digits_chain import CHAIN_ID, load_digits_task, make_key, make_test_params
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LONG_WALK_STEPS = 300
 def make_long_params() -> Params:
     """The test chain's task with walks of seconds, which leave time to get in between."""
     params = make_test_params()
-    return replace(params, walk=replace(params.walk, max_steps=LONG_WALK_STEPS))
+    return replace(params, scheme=replace(params.walk, max_steps=LONG_WALK_STEPS))
 
 
 def make_claim(owner: int, steps: int, generation: int = 0) -> WalkClaim:
@@ -115,7 +115,7 @@ async def test_a_device_that_is_not_there_is_told_at_the_start() -> None:
 
 async def test_an_urgent_walk_goes_before_a_long_one_that_is_under_way() -> None:
     long, short = make_claim(1, LONG_WALK_STEPS), make_claim(2, 3)
-    heard: asyncio.Queue[WalkClaim] = asyncio.Queue()
+    heard: asyncio.Queue[Claim] = asyncio.Queue()
     async with run_verifier() as verifier:
         verifier.on_true_walk = lambda claim, _raw, _verdict: heard.put_nowait(claim)
         verifier.enqueue(long, b"long", Standing.UNKNOWN)

@@ -29,7 +29,7 @@ def pop_all(queue: WalkQueue) -> list[tuple[int, int]]:
 
 
 def test_slots_go_before_balances_before_unknown_addresses() -> None:
-    queue = WalkQueue()
+    queue = WalkQueue(256)
     queue.add(make_claim(1), b"", Standing.UNKNOWN)
     queue.add(make_claim(2), b"", Standing.HAS_BALANCE)
     queue.add(make_claim(3), b"", Standing.HAS_SLOTS)
@@ -38,7 +38,7 @@ def test_slots_go_before_balances_before_unknown_addresses() -> None:
 
 
 def test_nobodys_second_walk_goes_before_anothers_first() -> None:
-    queue = WalkQueue()
+    queue = WalkQueue(256)
     queue.add(make_claim(1), b"", Standing.UNKNOWN)
     queue.add(make_claim(2, nonce=1), b"", Standing.HAS_SLOTS)
     served = []
@@ -55,7 +55,7 @@ def test_nobodys_second_walk_goes_before_anothers_first() -> None:
 
 
 def test_a_newer_walk_takes_the_place_of_its_addresss_older_one() -> None:
-    queue = WalkQueue()
+    queue = WalkQueue(256)
     queue.add(make_claim(1, nonce=1), b"", Standing.UNKNOWN)
     queue.add(make_claim(2), b"", Standing.UNKNOWN)
     queue.add(make_claim(1, nonce=2), b"", Standing.UNKNOWN)
@@ -73,7 +73,7 @@ def test_a_full_queue_gives_up_its_last_for_a_better_address_only() -> None:
 
 
 def test_an_address_that_was_false_waits_for_the_next_generation() -> None:
-    queue = WalkQueue()
+    queue = WalkQueue(256)
     queue.add(make_claim(1), b"", Standing.HAS_SLOTS)
     queue.refuse(make_claim(1).address)
     assert len(queue) == 0

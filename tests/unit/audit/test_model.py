@@ -26,6 +26,10 @@ GENERATIONS = 3
 History = tuple[list[GenerationRecord], list[tuple[bytes, bytes]]]
 
 
+def get_proof(record: GenerationRecord) -> bytes:
+    raise AssertionError(f"the record of walk {record.generation} says all")
+
+
 @pytest.fixture(scope="module")
 def chain() -> ChainGenesis:
     return ChainGenesis(CHAIN_ID, 1, make_genesis())
@@ -57,7 +61,7 @@ def test_every_generation_is_rebuilt_from_the_records(
     records, heads = history
     task = replace(load_digits_task(), params=make_test_params())
     for number, (weights, seed) in enumerate(heads):
-        rebuilt = rebuild_generation(task, chain, records[:number])
+        rebuilt = rebuild_generation(task, chain, records[:number], get_proof)
         assert canonical.to_bytes(rebuilt.head.weights) == weights
         assert (rebuilt.head.generation, rebuilt.head.seed) == (number, seed)
 
@@ -82,7 +86,7 @@ def test_a_false_record_makes_no_model(
     records[1] = replace(records[1], **change)  # type: ignore[arg-type]
     task = replace(load_digits_task(), params=make_test_params())
     with pytest.raises(FalseHistory, match=message):
-        rebuild_generation(task, chain, records)
+        rebuild_generation(task, chain, records, get_proof)
 
 
 def test_the_file_holds_the_numbers_and_the_provenance_its_digest(
@@ -92,7 +96,7 @@ def test_the_file_holds_the_numbers_and_the_provenance_its_digest(
 ) -> None:
     records, _ = history
     task = replace(load_digits_task(), params=make_test_params())
-    rebuilt = rebuild_generation(task, chain, records)
+    rebuilt = rebuild_generation(task, chain, records, get_proof)
     path = tmp_path / "model.safetensors"
     export_model(path, task, chain, rebuilt)
     export_model(tmp_path / "again", task, chain, rebuilt)
@@ -116,4 +120,6 @@ def test_the_file_holds_the_numbers_and_the_provenance_its_digest(
 def test_a_full_disk_is_said_in_words(tmp_path: Path, chain: ChainGenesis) -> None:
     task = replace(load_digits_task(), params=make_test_params())
     with pytest.raises(ModelNotWritten, match="No such file"):
-        export_model(tmp_path / "no" / "m", task, chain, rebuild_generation(task, chain, []))
+        export_model(
+            tmp_path / "no" / "m", task, chain, rebuild_generation(task, chain, [], get_proof)
+        )

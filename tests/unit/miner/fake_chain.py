@@ -42,7 +42,7 @@ from pol_abci.rules.merkle import (
 from pol_abci.rules.merkle_proofs import prove_state_entry, prove_weights_chunk
 from pol_abci.rules.params import SCORE_UNIT, Amount, Params, ShareParams
 from pol_abci.rules.progress import compute_ticket_time_ms
-from pol_abci.rules.proof import TrueWalk, WalkClaim, WalkVerdict
+from pol_abci.rules.proof import Claim, TrueWalk, WalkClaim, WalkVerdict
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import DictState, Overlay
 from pol_abci.rules.transition import process_block
@@ -65,7 +65,7 @@ def make_params() -> Params:
     return replace(
         params,
         task=replace(params.task, channels=(2, 4, 4), batch_size=4),
-        walk=replace(params.walk, max_steps=4, evaluation_samples=32, stamp_bits=4),
+        scheme=replace(params.walk, max_steps=4, evaluation_samples=32, stamp_bits=4),
         difficulty=replace(params.difficulty, first=4 * SCORE_UNIT, target_interval_ms=TARGET_MS),
         ledger=replace(params.ledger, halving_generations=1_000, maturity_generations=2),
         shares=ShareParams(slots=4, max_validators=4, liveness_window=4),
@@ -131,7 +131,7 @@ class FakeChain:
 
     def add_block(self, time_ms: int, txs: tuple[SignedTx, ...] = ()) -> tuple[TxOutcome, ...]:
         """Apply a block; proofs in it are walked."""
-        verdicts: dict[WalkClaim, WalkVerdict] = {}
+        verdicts: dict[Claim, WalkVerdict] = {}
         for tx in txs:
             assert isinstance(tx.message, ProofMessage)
             claim = tx.message.claim
@@ -203,7 +203,7 @@ class FakeChain:
         self.broadcasts.append((tx, code))
         return code
 
-    def judge(self, tx: SignedTx, claim: WalkClaim) -> int:
+    def judge(self, tx: SignedTx, claim: Claim) -> int:
         if claim.generation != self.head.generation:
             return errors.StaleProof.code
         if any(kept.hash == tx.hash for kept in self.tickets):

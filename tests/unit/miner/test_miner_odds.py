@@ -3,11 +3,9 @@ from __future__ import annotations
 import pytest
 
 from pol_abci.miner.status import StepRate, compute_odds
-from pol_abci.rules.params import SCORE_UNIT, DifficultyParams, WalkParams
+from pol_abci.rules.params import SCORE_UNIT, DifficultyParams
 
-WALK = WalkParams(
-    min_steps=2, max_steps=32, progress="guard", evaluation_samples=128, stamp_bits=12
-)
+SCHEME = {"ticket_share": 31 / 32, "equilibrium_bits": 2.9}
 DIFFICULTY = DifficultyParams(
     first=12 * SCORE_UNIT,
     target_interval_ms=4_000,
@@ -20,8 +18,8 @@ DIFFICULTY = DifficultyParams(
 def test_a_lone_miner_at_the_presets_difficulty_expects_about_an_interval() -> None:
     # 512 steps a second are 11 bits in 4 s; the first difficulty lies 2.9 bits above.
     odds = compute_odds(
-        WALK,
         DIFFICULTY,
+        **SCHEME,
         head_difficulty=int(13.9 * SCORE_UNIT),
         difficulty_now=int(13.9 * SCORE_UNIT),
         steps_per_second=512,
@@ -34,8 +32,8 @@ def test_a_lone_miner_at_the_presets_difficulty_expects_about_an_interval() -> N
 
 def test_a_lone_miner_expects_its_win_where_tickets_and_difficulty_meet() -> None:
     odds = compute_odds(
-        WALK,
         DIFFICULTY,
+        **SCHEME,
         head_difficulty=20 * SCORE_UNIT,
         difficulty_now=20 * SCORE_UNIT,
         steps_per_second=100,
@@ -48,8 +46,8 @@ def test_a_lone_miner_expects_its_win_where_tickets_and_difficulty_meet() -> Non
 def test_a_quarter_of_the_steps_is_a_quarter_of_the_share() -> None:
     shares = [
         compute_odds(
-            WALK,
             DIFFICULTY,
+            **SCHEME,
             head_difficulty=16 * SCORE_UNIT,
             difficulty_now=0,
             steps_per_second=speed,
@@ -60,7 +58,9 @@ def test_a_quarter_of_the_steps_is_a_quarter_of_the_share() -> None:
 
 
 def test_a_miner_that_does_not_step_expects_nothing() -> None:
-    odds = compute_odds(WALK, DIFFICULTY, head_difficulty=0, difficulty_now=0, steps_per_second=0)
+    odds = compute_odds(
+        DIFFICULTY, **SCHEME, head_difficulty=0, difficulty_now=0, steps_per_second=0
+    )
     assert odds.expected_s is None
     assert odds.chance_per_second == 0
 

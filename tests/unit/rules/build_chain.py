@@ -28,7 +28,7 @@ from pol_abci.rules.genesis import (
     process_genesis,
 )
 from pol_abci.rules.params import Address, Amount
-from pol_abci.rules.proof import FalseWalk, TrueWalk, WalkClaim, WalkVerdict
+from pol_abci.rules.proof import Claim, FalseWalk, TrueWalk, WalkClaim, WalkVerdict
 from pol_abci.rules.seed import compute_first_seed, is_stamped
 from pol_abci.rules.signing import authenticate, sign_body, sign_possession
 from pol_abci.rules.state import DictState, Overlay
@@ -296,8 +296,8 @@ def build_tx(tx: Plain, head_seed: bytes | None = None) -> SignedTx:
     return authenticate(CHAIN_ID, encode_plain(tx, head_seed))
 
 
-def build_verdicts(txs: list[Plain]) -> dict[WalkClaim, WalkVerdict]:
-    verdicts: dict[WalkClaim, WalkVerdict] = {}
+def build_verdicts(txs: list[Plain]) -> dict[Claim, WalkVerdict]:
+    verdicts: dict[Claim, WalkVerdict] = {}
     for tx in txs:
         if tx["type"] == "proof":
             verdict = tx["verdict"]

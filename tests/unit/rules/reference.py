@@ -150,6 +150,22 @@ def answer_score(a: Arguments) -> int:
     return 65536 * count + 256 * first + second
 
 
+# Section 14
+
+
+def answer_paper_requirements(a: Arguments) -> list[int]:
+    words = Words("paper-requirements", unhex(a["seed"]), unhex(a["address"]))
+    drawn = [words.uniform(2 * a["weight_count"]) for _ in range(4096)]
+    return [r for i, r in enumerate(drawn) if all(r // 2 != other // 2 for other in drawn[:i])]
+
+
+def answer_next_paper_seed(a: Arguments) -> str:
+    batch = b"".join(bytes(u64(ordinal)[4:]) for ordinal in a["ordinals"])
+    return hashed(
+        "paper-seed", unhex(a["seed"]), unhex(a["address"]), batch, unhex(a["weights_root"])
+    ).hex()
+
+
 # Sections 6 and 8
 
 
@@ -347,6 +363,8 @@ ANSWERS: dict[str, Callable[[Arguments], Any]] = {
     "compute_probe": answer_probes,
     "find_stamp": answer_find_stamp,
     "iterate_requirements": answer_requirements,
+    "iterate_paper_requirements": answer_paper_requirements,
+    "compute_next_paper_seed": answer_next_paper_seed,
     "compute_score": answer_score,
     "compute_next_difficulty": answer_next_difficulty,
     "compute_difficulty": answer_difficulty,

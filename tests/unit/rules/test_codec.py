@@ -27,6 +27,7 @@ from pol_abci.rules.codec import (
 )
 from pol_abci.rules.errors import MalformedRecord, MalformedTx, OversizeTx
 from pol_abci.rules.params import MAX_TX_BYTES, Address
+from pol_abci.rules.proof import WalkClaim
 from tests.unit.rules import build_chain as make
 from tests.unit.rules.plain_chain import Plain, binary, fixed, integer, varint
 from tests.unit.rules.reference import sha256
@@ -55,6 +56,7 @@ def write_message(tx: Plain) -> bytes:
             return binary(6, b"", always=True)
         case _:
             assert isinstance(message, ProofMessage)
+            assert isinstance(message.claim, WalkClaim)
             value = integer(1, tx["generation"]) + fixed(2, tx["nonce"]) + integer(3, tx["steps"])
             value += binary(4, message.claim.step_digests) + binary(5, bytes.fromhex(tx["root"]))
             return binary(3, value + fixed(6, message.stamp))

@@ -23,6 +23,8 @@ CODES = {
     "NoProgress": 28,
     "SecondProof": 29,
     "ProofRefused": 30,
+    "OtherScheme": 31,
+    "InvalidBatch": 32,
     "KeyAlreadyBound": 40,
     "InvalidPossession": 41,
     "NotJailed": 42,

@@ -19,6 +19,7 @@ from pol_abci.rules.genesis import (
     parse_params,
     process_genesis,
 )
+from pol_abci.rules.params import PaperParams
 from pol_abci.rules.state import DictState, Overlay
 from pol_abci.rules.transition import get_head, get_stage
 from tests.unit.rules import build_chain as make
@@ -44,7 +45,9 @@ ALICE, CAROL = make.address("alice").hex(), make.address("carol").hex()
 FAULTS: list[tuple[str, Any, str]] = [
     ("protocol_version", 2, "app_state.protocol_version: give an integer from 1 to 1"),
     ("protocol_version", True, "app_state.protocol_version: give an integer"),
-    ("scheme", "paper", "app_state.scheme: give one of walk"),
+    ("scheme", "else", "app_state.scheme: give one of walk, paper"),
+    ("scheme", "paper", "app_state.paper: missing"),
+    ("paper", {}, "app_state: take out what is not part of a genesis: paper"),
     ("scheme", DELETE, "app_state.scheme: missing"),
     ("surprise", 1, "app_state: take out what is not part of a genesis: surprise"),
     ("task", [], "app_state.task: give an object"),
@@ -177,3 +180,44 @@ def test_first_state() -> None:
     other = Overlay(DictState())
     process_genesis(other, "pol-other", make.genesis())
     assert get_head(other).seed != head.seed
+
+
+def paper_json() -> dict[str, Any]:
+    """The test's genesis with the paper's scheme."""
+    document = copy.deepcopy(make.genesis_json())
+    del document["walk"]
+    document["scheme"] = "paper"
+    document["paper"] = {"anchor": False, "weights_bytes": 29_384}
+    document["task"]["augmentation"]["shift"] = 0
+    return document
+
+
+def test_a_genesis_of_the_paper_s_scheme_is_read_and_written() -> None:
+    genesis = parse_genesis(paper_json())
+    assert genesis.params.scheme == PaperParams(anchor=False, weights_bytes=29_384)
+    assert genesis_to_json(genesis) == paper_json()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("anchor", 0, "app_state.paper.anchor: give true or false"),
+        ("weights_bytes", 0, "app_state.paper.weights_bytes: give an integer from 1 to"),
+        ("weights_bytes", 2**26 + 1, "app_state.paper.weights_bytes: give an integer from 1 to"),
+        ("stamp_bits", 0, "app_state.paper: take out what is not part of a genesis: stamp_bits"),
+    ],
+)
+def test_invalid_genesis_of_the_paper_s_scheme_names_its_key(
+    key: str, value: Any, message: str
+) -> None:
+    document = paper_json()
+    document["paper"][key] = value
+    with pytest.raises(GenesisError, match=message):
+        parse_genesis(document)
+
+
+def test_the_paper_s_scheme_has_no_augmentation() -> None:
+    document = paper_json()
+    document["task"]["augmentation"]["shift"] = 1
+    with pytest.raises(GenesisError, match=r"task\.augmentation: under .* a batch is"):
+        parse_genesis(document)

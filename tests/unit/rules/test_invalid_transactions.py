@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pol_abci.rules.codec import SignedTx, encode_tx
 from pol_abci.rules.errors import InvalidTx
-from pol_abci.rules.proof import TrueWalk, WalkClaim, WalkVerdict
+from pol_abci.rules.proof import Claim, TrueWalk, WalkVerdict
 from pol_abci.rules.signing import authenticate, sign_body
 from pol_abci.rules.state import Overlay
 from pol_abci.rules.transition import check_tx, process_block, process_tx
@@ -32,8 +32,8 @@ bytes_of_a_body = st.one_of(
 )
 
 
-class EveryWalkIsTrue(dict[WalkClaim, WalkVerdict]):
-    def __missing__(self, claim: WalkClaim) -> WalkVerdict:
+class EveryWalkIsTrue(dict[Claim, WalkVerdict]):
+    def __missing__(self, claim: Claim) -> WalkVerdict:
         return TrueWalk(2**62, 64, 64)
 
 

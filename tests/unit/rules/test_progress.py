@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from pol_abci.rules.params import DifficultyParams, WalkParams
-from pol_abci.rules.progress import compute_progress_delay_ms, is_progress
+from pol_abci.rules.progress import is_progress
 from pol_abci.rules.proof import TrueWalk
+from pol_abci.rules.scheme import WalkScheme
 
 GUARD = WalkParams(
     min_steps=2, max_steps=32, progress="guard", evaluation_samples=128, stamp_bits=12
@@ -34,13 +35,13 @@ def test_guard_gives_way_by_one_image_an_interval(
     correct_ticket: int, elapsed_ms: int, is_enough: bool
 ) -> None:
     verdict = TrueWalk(0, 100, correct_ticket)
-    assert is_progress(GUARD, DIFFICULTY, verdict, elapsed_ms) is is_enough
+    assert is_progress(WalkScheme(GUARD), DIFFICULTY, verdict, elapsed_ms) is is_enough
 
 
 @pytest.mark.parametrize(("correct_ticket", "is_enough"), [(100, False), (101, True)])
 def test_strict_wants_more_however_late(correct_ticket: int, is_enough: bool) -> None:
     verdict = TrueWalk(0, 100, correct_ticket)
-    assert is_progress(STRICT, DIFFICULTY, verdict, 10**12) is is_enough
+    assert is_progress(WalkScheme(STRICT), DIFFICULTY, verdict, 10**12) is is_enough
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,10 @@ def test_delay_is_the_time_from_which_on_it_is_enough(
     walk: WalkParams, correct_ticket: int, delay_ms: int | None
 ) -> None:
     verdict = TrueWalk(0, 100, correct_ticket)
-    assert compute_progress_delay_ms(walk, DIFFICULTY, verdict) == delay_ms
+    scheme = WalkScheme(walk)
+    assert scheme.compute_progress_delay_ms(DIFFICULTY, verdict) == delay_ms
     if delay_ms is None:
-        assert not is_progress(walk, DIFFICULTY, verdict, 10**12)
+        assert not is_progress(scheme, DIFFICULTY, verdict, 10**12)
     else:
-        assert is_progress(walk, DIFFICULTY, verdict, delay_ms)
-        assert not delay_ms or not is_progress(walk, DIFFICULTY, verdict, delay_ms - 1)
+        assert is_progress(scheme, DIFFICULTY, verdict, delay_ms)
+        assert not delay_ms or not is_progress(scheme, DIFFICULTY, verdict, delay_ms - 1)

@@ -210,7 +210,7 @@ def test_claim_carries_the_signer_s_address() -> None:
 def test_score_equal_to_the_difficulty_wins() -> None:
     head = get_head(started_state())
     verdict = TrueWalk(head.difficulty, 64, 64)
-    assert check_verdict(CHAIN.params, head, verdict, head.time_ms) is verdict
+    assert check_verdict(CHAIN, head, verdict, head.time_ms) is verdict
 
 
 def test_mempool_applies_a_sender_s_transactions_in_turn() -> None:
