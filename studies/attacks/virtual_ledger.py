@@ -15,7 +15,7 @@ from pol_abci.rules.block import BlockContext, ChainContext
 from pol_abci.rules.errors import InvalidTx
 from pol_abci.rules.genesis import Genesis, GenesisAccount, process_genesis
 from pol_abci.rules.params import Amount
-from pol_abci.rules.proof import Claim, WalkClaim
+from pol_abci.rules.proof import DIGEST_BYTES, Claim, WalkClaim
 from pol_abci.rules.signing import authenticate
 from pol_abci.rules.state import DictState, Overlay
 from pol_abci.rules.transition import get_head, process_block
@@ -61,14 +61,15 @@ class VirtualLedger:
         """As the state has it."""
         return get_head(self._state)
 
-    def make_claim(self, key: AccountKey, nonce: int, steps: int = 2) -> WalkClaim:
-        """A claim of a walk from the head, whose digests nobody looks at here."""
+    def make_claim(self, key: AccountKey, nonce: int) -> WalkClaim:
+        """A claim of a shortest walk from the head, whose digests nobody looks at here."""
+        steps = self.params.walk.min_steps
         return WalkClaim(
             generation=self.head.generation,
             address=key.address,
             nonce=nonce,
             steps=steps,
-            step_digests=bytes(8 * steps),
+            step_digests=bytes(DIGEST_BYTES * steps),
             weights_root=ROOT,
         )
 
