@@ -7,13 +7,14 @@ and is valid if P's update of W meets them all, where equality passes, and makes
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 
 from pol_abci.learning.evaluate import count_correct
 from pol_abci.learning.sampling import BatchDraw
-from pol_abci.rules.seed import Stream
+from pol_abci.rules.requirements import iterate_paper_requirements
 from studies.attacks.scene import get_moves, load_paper_digits
 
 if TYPE_CHECKING:
@@ -30,12 +31,8 @@ def draw_requirements(
     seed: bytes, address: Address, count: int, weight_count: int
 ) -> list[tuple[int, int]]:
     """R: so many different weights, each with +1 (may not decrease) or -1 (may not increase)."""
-    stream = Stream("paper-requirements", seed, address)
-    drawn: dict[int, int] = {}
-    while len(drawn) < count:
-        index, is_decrease = divmod(stream.uniform(2 * weight_count), 2)
-        drawn.setdefault(index, -1 if is_decrease else 1)
-    return list(drawn.items())
+    drawn = islice(iterate_paper_requirements(seed, address, weight_count), count)
+    return [(number // 2, -1 if number % 2 else 1) for number in drawn]
 
 
 def count_met(moves: list[int], requirements: list[tuple[int, int]]) -> int:
