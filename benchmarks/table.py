@@ -21,8 +21,9 @@ from benchmarks.figures import Figure, describe
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 NO_BENCHMARKS = ("exact_resnet", "figures", "load", "table", "yes_app")
-HEADER = "| figure | measured | beside | ratio | goal | command |\n|---|---|---|---|---|---|"
-ROW = re.compile(r"^\|.*\| `benchmarks/(\w+)\.py` \|$", re.MULTILINE)
+COLUMNS = ("figure", "measured", "beside", "ratio", "goal", "command", "machine")
+HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
+ROW = re.compile(r"^\|.*\| `benchmarks/(\w+)\.py` \| [^|]+ \|$", re.MULTILINE)
 
 
 def get_names() -> list[str]:
@@ -52,7 +53,7 @@ def format_row(name: str, figure: Figure) -> str:
     """One row of the table."""
     ratio = "" if figure.ratio is None else f"{figure.ratio:.3g}"
     cells = (figure.name, figure.value, figure.beside, ratio, figure.goal)
-    return f"| {' | '.join(cells)} | `benchmarks/{name}.py` |"
+    return f"| {' | '.join(cells)} | `benchmarks/{name}.py` | {describe_machine()} |"
 
 
 def write_table(rows: dict[str, list[str]]) -> None:
@@ -64,16 +65,16 @@ def write_table(rows: dict[str, list[str]]) -> None:
         table[match[1]].append(match[0])
     table |= rows
     lines = [line for name in sorted(table) for line in table[name]]
-    machine = f"{os.cpu_count()} cores, {read_processor()}, Python {platform.python_version()}"
-    begun = f"<!-- table begins -->\n\nLast run on {machine}.\n\n{HEADER}\n"
+    begun = f"<!-- table begins -->\n\n{HEADER}\n"
     DOCUMENT.write_text(text[:start] + begun + "\n".join(lines) + "\n\n" + text[end:], "utf-8")
 
 
-def read_processor() -> str:
-    """What Linux calls the processor."""
+def describe_machine() -> str:
+    """Cores, what Linux calls the processor, and which Python this is."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return found[1] if found else platform.machine()
+    processor = found[1] if found else platform.machine()
+    return f"{os.cpu_count()} cores, {processor}, Python {platform.python_version()}"
 
 
 def main() -> None:

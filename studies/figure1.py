@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
@@ -24,7 +22,7 @@ import httpx
 import numpy as np
 import torch
 
-from benchmarks.table import read_processor
+from benchmarks.table import describe_machine
 from pol_abci.cli.figure import draw_figure
 from pol_abci.cli.history import EmptyChain, History, StoreMissing, encode_history
 from pol_abci.cli.pace import compute_pace
@@ -157,7 +155,7 @@ def compose_row(
         f"{measured.correct_all / measured.size_all:.1%}",
         f"{sgd[-1][1]:.1%}",
         f"`{command}`",
-        f"{os.cpu_count()} cores, {read_processor()}, Python {platform.python_version()}",
+        describe_machine(),
     )
     return f"| {' | '.join(cells)} |"
 
