@@ -56,7 +56,7 @@ STUDIES = (
         count_every=5,
         changes={
             "task": {"learning_rate": ("0.03125", "0.125"), "batch_size": (8, 32)},
-            "walk": {
+            "scheme": {
                 "max_steps": (16, 64),
                 "min_steps": (16,),
                 "evaluation_samples": (32, 180),
@@ -73,7 +73,7 @@ STUDIES = (
         count_every=10,
         changes={
             "task": {"learning_rate": ("0.03125", "0.125"), "batch_size": (64,)},
-            "walk": {"min_steps": (2,), "evaluation_samples": (128, 1_024)},
+            "scheme": {"min_steps": (2,), "evaluation_samples": (128, 1_024)},
             "arithmetic": {"forward_bits": (8,), "backward_bits": (8,)},
         },
     ),

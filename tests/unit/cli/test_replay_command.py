@@ -34,7 +34,7 @@ def test_a_foreign_chain_id_that_is_none_becomes_no_path(
     (here / "audit-x").mkdir(parents=True)
     monkeypatch.chdir(here)
     module = importlib.import_module("pol_abci.cli.replay")
-    monkeypatch.setattr(module, "_open_source", lambda *_: ForeignNode(chain_id))
+    monkeypatch.setattr(module, "open_blocks", lambda *_: ForeignNode(chain_id))
     before = sorted(tmp_path.rglob("*"))
     result = CliRunner().invoke(main, ["replay", "--node", "http://127.0.0.1:1"])
     assert result.exit_code == 1

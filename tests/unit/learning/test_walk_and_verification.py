@@ -262,7 +262,7 @@ def test_a_task_is_checked_against_its_genesis(digits_task: Task, digits_params:
         ("task", {"learning_rate": "-0.1"}, "not above 0"),
         ("task", {"learning_rate": "1e-60"}, "not above 0"),
         ("task", {"learning_rate": "1e60"}, "not a decimal"),
-        ("walk", {"evaluation_samples": 361}, "360 images"),
+        ("scheme", {"evaluation_samples": 361}, "360 images"),
         ("arithmetic", {"version": 2}, "arithmetic version 2"),
         ("arithmetic", {"forward_bits": 23}, "forward_bits 23"),
         ("arithmetic", {"backward_bits": 1}, "backward_bits 1"),
