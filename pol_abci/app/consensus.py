@@ -229,7 +229,7 @@ class Consensus:
             claim = _get_claim(executed.txs, outcome.accepted.tx_hash)
             weights = await replica.verifier.compute_weights(claim)
         written = weights
-        if self._genesis is not None:
+        if self._genesis is not None and not replica.store.height:  # no snapshot came since
             changes = self._genesis.changes | changes
             written = weights or self._genesis.weights
         pending = replica.store.prepare(changes, written)

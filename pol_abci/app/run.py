@@ -44,7 +44,8 @@ class AppSettings:
 
     `listen` is "unix://path" or "tcp://host:port", where CometBFT connects; `rpc_url` is that
     CometBFT's own RPC; `threads`, `device` and `data_dir` are the verifier's; `transport` is
-    "socket" or "grpc"; `metrics` is "host:port" to serve metrics and health at, or None.
+    "socket" or "grpc"; `metrics` is "host:port" to serve metrics and health at, or None;
+    `snapshot_interval` is the heights from snapshot to snapshot, 0 for none.
     """
 
     chain_id: str
@@ -58,6 +59,7 @@ class AppSettings:
     data_dir: Path | None = None
     transport: str = "socket"
     metrics: str | None = None
+    snapshot_interval: int = 0
 
 
 async def run_app(settings: AppSettings) -> None:
@@ -95,7 +97,7 @@ async def run_app(settings: AppSettings) -> None:
             store=store,
             verifier=verifier,
         )
-        application = PolApplication(replica)
+        application = PolApplication(replica, settings.snapshot_interval)
         await stack.enter_async_context(
             run_monitor(
                 settings.metrics,
@@ -118,5 +120,8 @@ async def run_app(settings: AppSettings) -> None:
                 await serve(application, settings.listen)
 
         await run_until_first_ends(
-            verifier.run(started), serve_when_ready(), resubmit_tickets(replica, rpc)
+            verifier.run(started),
+            serve_when_ready(),
+            resubmit_tickets(replica, rpc),
+            application.snapshot_taker.run(),
         )
