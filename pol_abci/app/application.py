@@ -26,7 +26,7 @@ class PolApplication(Application):
     def __init__(self, replica: Replica, snapshot_interval: int = 0) -> None:
         self.measures = Measures()
         self.snapshot_taker = SnapshotTaker(replica.store, snapshot_interval)
-        self._info = Info(replica)
+        self._info = Info(replica, self.snapshot_taker.folder)
         self._mempool = Mempool(replica)
         self._consensus = Consensus(replica)
         self._snapshot = Snapshot(replica, self.snapshot_taker.folder)

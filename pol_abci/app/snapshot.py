@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from pol_abci.app.replica import Replica
     from pol_abci.store.snapshots import SnapshotFolder
+    from pol_abci.store.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,11 @@ class _Accepted:
     missing: set[int]
 
 
+def get_listed_heights(folder: SnapshotFolder, store: Store) -> list[int]:
+    """Heights of the snapshots that can be verified already by who takes them, the newest first."""
+    return [height for height in folder.get_heights() if height + HEADERS_AFTER <= store.height]
+
+
 class Snapshot:
     """Serves snapshots to nodes that join, and takes one over when this node joins."""
 
@@ -60,11 +66,11 @@ class Snapshot:
     # -- serving
 
     def list_snapshots(self) -> abci.ResponseListSnapshots:
-        """List what is here, and can be verified already by who takes it."""
+        """List what is here, as `get_listed_heights` says."""
         reply = abci.ResponseListSnapshots()
-        for height in self._folder.get_heights():
+        for height in get_listed_heights(self._folder, self._replica.store):
             metadata = self._folder.read_metadata(height)
-            if metadata is not None and height + HEADERS_AFTER <= self._replica.store.height:
+            if metadata is not None:
                 reply.snapshots.add(
                     height=height,
                     format=SNAPSHOT_FORMAT,

@@ -27,6 +27,7 @@ DEFAULT_HOME = Path("pol-home")
 
 MODULES = {
     "init": "pol_abci.cli.init",
+    "join": "pol_abci.cli.join",
     "up": "pol_abci.cli.up",
     "status": "pol_abci.cli.status",
     "plot": "pol_abci.cli.plot",

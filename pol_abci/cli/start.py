@@ -63,5 +63,6 @@ def start(
         data_dir=data_dir,
         metrics=metrics or here.settings.metrics,
         transport=here.read_transport(),
+        snapshot_interval=here.settings.snapshot_interval,
     )
     exit_after(run_until_stopped(run_app(settings), uvloop.run))

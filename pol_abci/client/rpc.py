@@ -88,6 +88,14 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAddress:
+    """How other nodes reach a node: its id, 40 hexadecimal digits, and its port for them."""
+
+    node_id: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundState:
     """Where a node's consensus stands on its next block: of `total` power, what has voted."""
 
@@ -220,6 +228,16 @@ class RpcClient:
             catching_up=sync.boolean("catching_up"),
         )
 
+    async def peer_address(self) -> PeerAddress:
+        """How other nodes reach this one, at the host where its RPC answers."""
+        node = (await self.call("status")).at("node_info")
+        node_id, port = node.text("id"), node.text("listen_addr").rpartition(":")[2]
+        if not re.fullmatch(r"[0-9a-f]{40}", node_id, re.ASCII) or not re.fullmatch(
+            r"[0-9]{1,5}", port, re.ASCII
+        ):
+            raise UnexpectedAnswer(f"{self.url} does not say how other nodes reach it")
+        return PeerAddress(node_id=node_id, port=int(port))
+
     async def round_state(self) -> RoundState:
         """Where the node's consensus stands."""
         state = (await self.call("consensus_state")).at("round_state")
@@ -242,6 +260,15 @@ class RpcClient:
         )
 
     async def genesis(self) -> NodeGenesis:
+        """Fetch what the application reads of the genesis document."""
+        document = Reading(self.url, "genesis", await self.genesis_document())
+        return NodeGenesis(
+            chain_id=document.text("chain_id"),
+            initial_height=document.integer("initial_height"),
+            app_state=document.value("app_state"),
+        )
+
+    async def genesis_document(self) -> Any:
         """Fetch the genesis document, by chunks, since `/genesis` refuses a large one."""
         content = b""
         for number in range(MAX_GENESIS_CHUNKS):
@@ -257,14 +284,9 @@ class RpcClient:
                 f"{self.url} sent a genesis of more than {MAX_GENESIS_CHUNKS} chunks"
             )
         try:
-            document = Reading(self.url, "genesis", json.loads(content))
+            return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer(f"{self.url} sent a genesis that is not JSON") from error
-        return NodeGenesis(
-            chain_id=document.text("chain_id"),
-            initial_height=document.integer("initial_height"),
-            app_state=document.value("app_state"),
-        )
 
     async def block(self, height: int) -> Block:
         """Fetch the block of a height."""

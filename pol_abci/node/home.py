@@ -32,6 +32,9 @@ RPC_PORT = 26657
 P2P_PORT = 26656
 """CometBFT's own choice of ports, for homes that are told no other."""
 MAX_THREADS = 1_024
+SNAPSHOT_INTERVAL = 200
+"""Blocks that a node which joins has to execute at most, until it stands where the others do."""
+MAX_SNAPSHOT_INTERVAL = 10**9
 TRANSPORTS = ("socket", "grpc")
 """Of ABCI, as CometBFT names them; the first is the better one (docs/decisions/0101)."""
 
@@ -51,7 +54,8 @@ class Settings:
     A relative path in `listen` begins at the home. `threads` are the verifier's. `device` is
     what it and the miner of `up` compute on, by torch's name. `data_dir` is where datasets lie that
     come with no package; None is where Debian's packages put them. `metrics` is where the app
-    serves metrics and health, "host:port", or None.
+    serves metrics and health, "host:port", or None. `snapshot_interval` is the heights from one
+    snapshot to the next, for nodes that join; 0 for none.
     """
 
     chain_id: str
@@ -62,6 +66,7 @@ class Settings:
     device: str = "cpu"
     data_dir: Path | None = None
     metrics: str | None = None
+    snapshot_interval: int = SNAPSHOT_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,18 +217,29 @@ def read_genesis_document(path: Path) -> GenesisDocument:
         raise GenesisError(f"{path} is not JSON, so it is no genesis: {error}") from error
     if isinstance(document, dict) and isinstance(document.get("result"), dict):
         document = document["result"].get("genesis")
+    return parse_genesis_document(document, str(path))
+
+
+def parse_genesis_document(document: Any, source: str) -> GenesisDocument:
+    """Read what CometBFT's genesis file holds; `source` is for people.
+
+    Raises
+    ------
+    GenesisError
+        When it is not a genesis of this protocol and version.
+    """
     if not isinstance(document, dict) or "app_state" not in document:
-        raise GenesisError(f"{path} is no genesis of a chain: it has no app_state")
+        raise GenesisError(f"{source} is no genesis of a chain: it has no app_state")
     chain_id = document.get("chain_id")
     if not isinstance(chain_id, str) or not chain_id:
-        raise GenesisError(f"{path} names no chain_id")
+        raise GenesisError(f"{source} names no chain_id")
     try:
         version = document["consensus_params"]["version"]["app"]
     except (KeyError, TypeError):
         version = None
     if version != str(PROTOCOL_VERSION):
         raise GenesisError(
-            f"{path} is of protocol version {version}, this is version {PROTOCOL_VERSION} "
+            f"{source} is of protocol version {version}, this is version {PROTOCOL_VERSION} "
             f"(consensus_params.version.app)"
         )
     return GenesisDocument(document, chain_id, parse_genesis(document["app_state"]))
@@ -249,6 +265,8 @@ def write_settings(path: Path, settings: Settings) -> None:
         app.add(tomlkit.comment('metrics = "127.0.0.1:26670"'))
     else:
         app["metrics"] = settings.metrics
+    app.add(tomlkit.comment("Heights from snapshot to snapshot, for nodes that join; 0 for none."))
+    app["snapshot_interval"] = settings.snapshot_interval
     verifier = tomlkit.table()
     verifier.add(tomlkit.comment("Threads of the process that verifies proofs."))
     verifier["threads"] = settings.threads
@@ -322,6 +340,7 @@ def _read_settings(file: Path) -> Settings:
         device=_take(file, values, "verifier", "device", str),
         data_dir=_take_data_dir(file, values),
         metrics=_take_optional(file, values, "app", "metrics", str),
+        snapshot_interval=_take_snapshot_interval(file, values),
     )
     unknown = [
         f"{section}.{key}"
@@ -336,6 +355,10 @@ def _read_settings(file: Path) -> Settings:
         raise HomeError(f"{file}: app.rpc must begin with http:// or https://")
     if not 1 <= settings.threads <= MAX_THREADS:
         raise HomeError(f"{file}: verifier.threads must be between 1 and {MAX_THREADS}")
+    if not 0 <= settings.snapshot_interval <= MAX_SNAPSHOT_INTERVAL:
+        raise HomeError(
+            f"{file}: app.snapshot_interval must be between 0 and {MAX_SNAPSHOT_INTERVAL}"
+        )
     return settings
 
 
@@ -352,6 +375,12 @@ def _take_data_dir(file: Path, values: dict[str, Any]) -> Path | None:
     """Take the datasets' folder out of the settings' values; a relative one begins at the home."""
     text = _take_optional(file, values, "verifier", "data_dir", str)
     return None if text is None else file.parent / text
+
+
+def _take_snapshot_interval(file: Path, values: dict[str, Any]) -> int:
+    """Take the interval out of the settings' values; homes of before have none."""
+    interval = _take_optional(file, values, "app", "snapshot_interval", int)
+    return SNAPSHOT_INTERVAL if interval is None else interval
 
 
 def _take(file: Path, values: dict[str, Any], section: str, key: str, kind: type[T]) -> T:

@@ -18,7 +18,7 @@ from pol_abci.learning.datasets import DatasetMismatch, compute_digest, load_dat
 from pol_abci.learning.machine import DeviceMissing
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
-from pol_abci.node.home import Home, HomeError, load_home
+from pol_abci.node.home import Home, HomeError, load_home, read_genesis_document
 from pol_abci.node.init import (
     INITIAL_BALANCE,
     compose_consensus_params,
@@ -60,7 +60,8 @@ def make(cometbft: Path) -> Callable[..., Home]:
 @pytest.fixture
 def join(tmp_path: Path, cometbft: Path) -> Callable[..., Home]:
     def join(genesis_file: Path, **changes: Any) -> Home:
-        values = {"cometbft": cometbft, "genesis_file": genesis_file, "report": say_nothing}
+        document = read_genesis_document(genesis_file)
+        values = {"cometbft": cometbft, "document": document, "report": say_nothing}
         return join_chain(tmp_path / "second", **{**values, **changes})
 
     return join
