@@ -107,7 +107,7 @@ class Snapshot:
         self._accepted = _Accepted(
             offered.height, request.app_hash, metadata, missing=set(range(count))
         )
-        log.info("a snapshot is taken over", height=offered.height, chunks=count)
+        log.info("a snapshot is being restored", height=offered.height, chunks=count)
         return abci.ResponseOfferSnapshot(result=abci.ResponseOfferSnapshot.ACCEPT)
 
     def _check_offer(self, offered: abci.Snapshot, app_hash: bytes) -> Metadata:
@@ -136,7 +136,7 @@ class Snapshot:
         assert accepted is not None, "ApplySnapshotChunk without an accepted offer"
         digest = hashlib.sha256(request.chunk).digest()
         if digest != accepted.metadata.chunk_hashes[request.index]:
-            log.warning("a chunk is not the snapshot's", index=request.index, sender=request.sender)
+            log.warning("a chunk is refused", index=request.index, sender=request.sender)
             return abci.ResponseApplySnapshotChunk(
                 result=abci.ResponseApplySnapshotChunk.RETRY,
                 refetch_chunks=[request.index],
@@ -155,7 +155,7 @@ class Snapshot:
             )
         finally:
             self._forget()
-        log.info("in state at a snapshot's height", height=accepted.height)
+        log.info("the state is the snapshot's", height=accepted.height)
         return abci.ResponseApplySnapshotChunk(result=abci.ResponseApplySnapshotChunk.ACCEPT)
 
     def _read_chunks(self) -> Iterator[bytes]:

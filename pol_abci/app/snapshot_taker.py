@@ -43,7 +43,7 @@ class SnapshotTaker:
         if not self._interval or not height or height % self._interval:
             return
         if self._is_busy:
-            log.warning("no snapshot of this height: the one before is not done", height=height)
+            log.warning("no snapshot was taken", height=height, reason="the one before it is not done")
             return
         self._is_busy = True
         self._begun = height, self._store.begin_copy()
@@ -66,7 +66,7 @@ class SnapshotTaker:
         path = self.folder.get_copy_path(height)
         try:
             if not await asyncio.to_thread(copy.write, path):
-                log.warning("no snapshot of this height: the store grew", height=height)
+                log.warning("no snapshot was taken", height=height, reason="the store had to grow")
                 return
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -84,12 +84,12 @@ class SnapshotTaker:
                         process.kill()
                     await process.wait()
         except StoreError as error:
-            log.warning("no snapshot of this height", height=height, reason=str(error))
+            log.warning("no snapshot was taken", height=height, reason=str(error))
             return
         finally:
             path.unlink(missing_ok=True)
         if code:
-            log.warning("no snapshot of this height: see the lines above", height=height)
+            log.warning("no snapshot was taken", height=height, reason="see the lines above")
             return
         self.folder.keep_newest(KEPT_SNAPSHOTS)
         log.info("a snapshot was taken", height=height)
