@@ -43,7 +43,7 @@ class SnapshotTaker:
         if not self._interval or not height or height % self._interval:
             return
         if self._is_busy:
-            log.warning("no snapshot was taken", height=height, reason="the one before it is not done")
+            log.warning("no snapshot was taken", height=height, reason="the last one is not done")
             return
         self._is_busy = True
         self._begun = height, self._store.begin_copy()
