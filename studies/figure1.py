@@ -60,9 +60,8 @@ def make_home(
         pace = [] if target_interval_s is None else ["--target-interval", str(target_interval_s)]
         ports = ["--rpc-port", str(RPC_PORT), "--p2p-port", str(P2P_PORT)]
         names = ["--preset", preset, "--chain-id", path.name]
-        subprocess.run(
-            [*CLI, "init", "--home", str(path), *names, *pace, *data, *ports], check=True
-        )  # noqa: S603 - this package's own command
+        command = [*CLI, "init", "--home", str(path), *names, *pace, *data, *ports]
+        subprocess.run(command, check=True)  # noqa: S603 - this package's own command
     return load_home(path)
 
 
