@@ -4,7 +4,7 @@
                    u16 length of key ‖ key ‖ u32 length of payload ‖ payload
                u16 zero
                the canonical bytes of the head's weights, to the end
-    chunks     the content, cut every 4 MiB
+    chunks     the content, cut every 2 MiB
     metadata   s_0 of the chain ‖ SHA-256 of each chunk
 
 Nothing in it depends on the node that made it. A reader believes nothing of it either: who has
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SNAPSHOT_FORMAT = 1
-SNAPSHOT_CHUNK_BYTES = 4 * 2**20
-"""CometBFT carries up to 16 MB in a message."""
-MAX_SNAPSHOT_CHUNKS = 1_024
+SNAPSHOT_CHUNK_BYTES = 2 * 2**20
+"""CometBFT's peers carry up to 16 MB in a message, but its gRPC no more than 4 MiB."""
+MAX_SNAPSHOT_CHUNKS = 2_048
 """4 GiB: what a stranger can make a joining node fetch before it finds out."""
 MAX_PAYLOAD_BYTES = 2**24
 """Of an entry. The largest record there is, 10,000 validators, has some 400 kB."""

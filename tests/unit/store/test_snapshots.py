@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -36,6 +39,23 @@ SMALL_MAP = 1 << 20
 ENTRIES = {b"account/%d" % number: b"%d coins" % number for number in range(300)}
 WEIGHTS = random.Random(1).randbytes(5 * 2**20 + 77)
 Entries = st.dictionaries(st.binary(min_size=1, max_size=508), st.binary(max_size=40), max_size=9)
+
+RESTORER = """
+import sys
+from pathlib import Path
+from pol_abci.store.snapshots import SnapshotFolder
+from pol_abci.store.store import Store
+
+source, target, digest, app_hash = sys.argv[1:]
+folder = SnapshotFolder(Path(source))
+store = Store.open(Path(target), chain_id="test", genesis_digest=bytes.fromhex(digest))
+count = len(folder.read_metadata(3).chunk_hashes)
+print("begins", flush=True)
+store.restore(
+    3, bytes.fromhex(app_hash), lambda: (folder.read_chunk(3, index) for index in range(count))
+)
+print("stands", flush=True)
+"""
 
 
 def open_store(path: Path, map_bytes: int = SMALL_MAP) -> Store:
@@ -74,7 +94,7 @@ def test_a_restored_store_is_that_of_the_snapshot_and_goes_on(tmp_path: Path) ->
     fill(source)
     metadata, chunks = take(source)
     assert metadata.first_seed == compute_first_seed("test", DIGEST)
-    assert [len(chunk) for chunk in chunks[:-1]] == [SNAPSHOT_CHUNK_BYTES]
+    assert [len(chunk) for chunk in chunks[:-1]] == [SNAPSHOT_CHUNK_BYTES] * 2
     target.restore(3, source.app_hash, lambda: chunks)
     for _ in range(2):
         assert (target.height, target.app_hash) == (3, source.app_hash)
@@ -129,7 +149,7 @@ def test_a_copy_is_of_the_version_at_which_it_was_begun(tmp_path: Path) -> None:
     write_snapshot(path, tmp_path / "3")
     target = open_store(tmp_path / "target")
     folder = SnapshotFolder(tmp_path)
-    target.restore(3, app_hash, lambda: [folder.read_chunk(3, 0), folder.read_chunk(3, 1)])
+    target.restore(3, app_hash, lambda: [folder.read_chunk(3, index) for index in range(3)])
     assert target.weights() == WEIGHTS
     assert target.state().get(b"account/3") == b"3 coins"
 
@@ -178,6 +198,30 @@ def test_nothing_of_a_wrong_snapshot_reaches_the_store(tmp_path: Path) -> None:
     target.close()
     open_store(tmp_path / "target").close()
     assert data_file.exists()
+
+
+def test_a_process_killed_while_it_restores_leaves_nothing_or_all(tmp_path: Path) -> None:
+    source = open_store(tmp_path / "source")
+    fill(source)
+    take(source)
+    folder, target = tmp_path / "source" / "snapshots", tmp_path / "target"
+    arguments = [str(folder), str(target), DIGEST.hex(), source.app_hash.hex()]
+    command = [sys.executable, "-c", RESTORER, *arguments]
+    choose = random.Random(3)
+    for _ in range(10):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begins\n"
+            time.sleep(choose.random() * 0.1)
+            process.kill()
+            stands = process.stdout.read() == "stands\n"
+        store = open_store(target)
+        assert store.height in ({3} if stands else {0, 3})
+        if store.height:
+            store.verify()
+            assert store.weights() == WEIGHTS
+        store.close()
+        shutil.rmtree(target)
 
 
 def test_a_store_with_a_past_becomes_the_snapshots(tmp_path: Path) -> None:
