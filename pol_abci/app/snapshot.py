@@ -142,21 +142,25 @@ class Snapshot:
                 refetch_chunks=[request.index],
                 reject_senders=[request.sender],
             )
-        self._get_chunk_path(request.index).write_bytes(request.chunk)
-        accepted.missing.discard(request.index)
-        if accepted.missing:
-            return abci.ResponseApplySnapshotChunk(result=abci.ResponseApplySnapshotChunk.ACCEPT)
         try:
-            self._replica.restore(accepted.height, accepted.app_hash, self._read_chunks)
+            self._keep_chunk(accepted, request)
         except WrongSnapshot as error:
             log.warning("a snapshot is false", reason=str(error))
+            self._forget()
             return abci.ResponseApplySnapshotChunk(
                 result=abci.ResponseApplySnapshotChunk.REJECT_SNAPSHOT
             )
-        finally:
-            self._forget()
-        log.info("the state is the snapshot's", height=accepted.height)
         return abci.ResponseApplySnapshotChunk(result=abci.ResponseApplySnapshotChunk.ACCEPT)
+
+    def _keep_chunk(self, accepted: _Accepted, request: abci.RequestApplySnapshotChunk) -> None:
+        if len(request.chunk) > SNAPSHOT_CHUNK_BYTES:  # more than the disk was looked at for
+            raise WrongSnapshot(f"chunk {request.index} has {len(request.chunk)} bytes")
+        self._get_chunk_path(request.index).write_bytes(request.chunk)
+        accepted.missing.discard(request.index)
+        if not accepted.missing:
+            self._replica.restore(accepted.height, accepted.app_hash, self._read_chunks)
+            self._forget()
+            log.info("the state is the snapshot's", height=accepted.height)
 
     def _read_chunks(self) -> Iterator[bytes]:
         assert self._accepted is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pol_abci.abci.generated.abci import types_pb2 as pb
 from pol_abci.rules.ledger import get_account
-from pol_abci.store.snapshot_format import Metadata
+from pol_abci.store.snapshot_format import SNAPSHOT_CHUNK_BYTES, Metadata
 from tests.abci.digits_chain import CHAIN_ID, DigitsNode, make_genesis, make_key
 from tests.abci.digits_driver import make_factory, run_chain, transfer
 from tests.abci.driver import Node
@@ -183,6 +183,43 @@ async def test_a_false_snapshot_leaves_the_node_empty_and_a_right_one_follows(
         assert await offer(app, snapshot, right) == OFFER_ACCEPTED
         assert (await apply_chunk(app, 0, chunk)).result == Apply.ACCEPT
         assert not list((tmp_path / "joining").glob("incoming/*"))
+
+
+async def test_chunks_are_kept_until_the_last_has_come_and_none_may_be_long(
+    tmp_path: Path,
+) -> None:
+    async with run_chain_with_snapshot(tmp_path) as chain:
+        app = await add_node(chain, tmp_path / "joining").factory()
+        snapshot = (await list_snapshots(chain.app))[0]
+        content = await load_chunk(chain.app, snapshot, 0)
+        first_seed = Metadata.decode(snapshot.metadata).first_seed
+        chunks = [content[start : start + 5_000] for start in range(0, len(content), 5_000)]
+        assert len(chunks) > 3
+
+        async def offer_chunks(chunks: list[bytes]) -> None:
+            metadata = Metadata(first_seed, tuple(map(_hash, chunks)))
+            made = pb.Snapshot(
+                height=8,
+                format=1,
+                chunks=len(chunks),
+                hash=metadata.hash,
+                metadata=metadata.encode(),
+            )
+            assert await offer(app, made, chain.driver.get_app_hash(8)) == OFFER_ACCEPTED
+
+        long = bytes(SNAPSHOT_CHUNK_BYTES + 1)
+        await offer_chunks([*chunks, long])
+        assert (await apply_chunk(app, len(chunks), long)).result == Apply.REJECT_SNAPSHOT
+        await offer_chunks(chunks)
+        for index, chunk in enumerate(chunks):
+            if index == 2:
+                reply = await apply_chunk(app, index, chunk + b"!", "liar")
+                assert reply.result == Apply.RETRY
+                assert list(reply.refetch_chunks) == [2]
+                assert list(reply.reject_senders) == ["liar"]
+            assert (await app.info(pb.RequestInfo())).last_block_height == 0
+            assert (await apply_chunk(app, index, chunk)).result == Apply.ACCEPT
+        assert (await app.info(pb.RequestInfo())).last_block_height == 8
 
 
 async def test_what_cannot_be_a_snapshot_of_this_chain_is_refused(
