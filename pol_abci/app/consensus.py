@@ -14,6 +14,7 @@ import structlog
 
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.types import validator_pb2
+from pol_abci.app.retention import KEEP_ALL
 from pol_abci.app.verifier import OtherWeights
 from pol_abci.rules.codec import ProofMessage
 from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx, SecondProof
@@ -262,7 +263,13 @@ class Consensus:
                 steps=accepted.steps,
                 interval_ms=accepted.interval_ms,
             )
-        return abci.ResponseCommit()
+        return abci.ResponseCommit(retain_height=self._compute_retain_height(accepted))
+
+    def _compute_retain_height(self, accepted: GenerationRecord | None) -> int:
+        """Blocks go when there is a new generation, several at once."""
+        if accepted is None:
+            return KEEP_ALL
+        return self._replica.retention.compute_retain_height(self._replica.store, accepted)
 
     # -- shared by both
 

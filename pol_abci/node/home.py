@@ -51,7 +51,8 @@ class Settings:
     A relative path in `listen` begins at the home. `threads` are the verifier's. `device` is
     what it and the miner of `up` compute on, by torch's name. `data_dir` is where datasets lie that
     come with no package; None is where Debian's packages put them. `metrics` is where the app
-    serves metrics and health, "host:port", or None.
+    serves metrics and health, "host:port", or None. `keep_blocks` is how many of its newest blocks
+    CometBFT keeps at least; 0 is all.
     """
 
     chain_id: str
@@ -62,6 +63,7 @@ class Settings:
     device: str = "cpu"
     data_dir: Path | None = None
     metrics: str | None = None
+    keep_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,30 @@ class GenesisDocument:
     document: dict[str, Any]
     chain_id: str
     genesis: Genesis
+
+    @property
+    def initial_height(self) -> int:
+        """Height of the first block."""
+        return int(self.document["initial_height"])
+
+    @property
+    def evidence_age_blocks(self) -> int:
+        """How many blocks back evidence may reach, at least."""
+        return self._read_evidence_limit("max_age_num_blocks")
+
+    @property
+    def evidence_age_ms(self) -> int:
+        """How far back in time evidence may reach, at least, rounded up."""
+        return -(-self._read_evidence_limit("max_age_duration") // 10**6)
+
+    def _read_evidence_limit(self, name: str) -> int:
+        try:
+            return int(self.document["consensus_params"]["evidence"][name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise GenesisError(
+                f"the genesis of {self.chain_id} has no whole number "
+                f"consensus_params.evidence.{name}; CometBFT needs one too"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +209,11 @@ def load_home(path: Path) -> Home:
             f"(digest {digest.hex()}, recorded {settings.genesis_digest.hex()}); "
             f"put the chain's own genesis back"
         )
+    if 0 < settings.keep_blocks < document.evidence_age_blocks:
+        raise HomeError(
+            f"{path / SETTINGS_FILE}: app.keep_blocks is {settings.keep_blocks}, but evidence may "
+            f"reach {document.evidence_age_blocks} blocks back; give at least those, or 0 for all"
+        )
     home = Home(path, settings, document.genesis)
     _check_rpc_port(home)
     return home
@@ -249,6 +280,8 @@ def write_settings(path: Path, settings: Settings) -> None:
         app.add(tomlkit.comment('metrics = "127.0.0.1:26670"'))
     else:
         app["metrics"] = settings.metrics
+    app.add(tomlkit.comment("How many blocks CometBFT keeps at least; 0 is all of them."))
+    app["keep_blocks"] = settings.keep_blocks
     verifier = tomlkit.table()
     verifier.add(tomlkit.comment("Threads of the process that verifies proofs."))
     verifier["threads"] = settings.threads
@@ -322,6 +355,7 @@ def _read_settings(file: Path) -> Settings:
         device=_take(file, values, "verifier", "device", str),
         data_dir=_take_data_dir(file, values),
         metrics=_take_optional(file, values, "app", "metrics", str),
+        keep_blocks=_take_optional(file, values, "app", "keep_blocks", int) or 0,
     )
     unknown = [
         f"{section}.{key}"
@@ -334,6 +368,8 @@ def _read_settings(file: Path) -> Settings:
         raise HomeError(f"{file}: app.listen must begin with unix:// or tcp://")
     if not settings.rpc_url.startswith(("http://", "https://")):
         raise HomeError(f"{file}: app.rpc must begin with http:// or https://")
+    if settings.keep_blocks < 0:
+        raise HomeError(f"{file}: app.keep_blocks must be 0, which keeps all, or more")
     if not 1 <= settings.threads <= MAX_THREADS:
         raise HomeError(f"{file}: verifier.threads must be between 1 and {MAX_THREADS}")
     return settings
