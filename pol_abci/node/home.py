@@ -153,7 +153,7 @@ class Home:
     @property
     def store_folder(self) -> Path:
         """The app's LMDB environment."""
-        return self.path / "app"
+        return get_store_folder(self.path)
 
     def check_free(self) -> None:
         """Look whether this home's processes could start now.
@@ -309,6 +309,21 @@ def get_genesis_file(path: Path) -> Path:
 def get_consensus_key_file(path: Path) -> Path:
     """Return the file of CometBFT's validator key in the home folder `path`."""
     return get_cometbft_folder(path) / "config" / "priv_validator_key.json"
+
+
+def get_signing_state_file(path: Path) -> Path:
+    """Return the file in which CometBFT notes what its validator has signed last."""
+    return get_cometbft_folder(path) / "data" / "priv_validator_state.json"
+
+
+def get_node_key_file(path: Path) -> Path:
+    """Return the file of the key by which CometBFT's peers know it."""
+    return get_cometbft_folder(path) / "config" / "node_key.json"
+
+
+def get_store_folder(path: Path) -> Path:
+    """Return the app's LMDB environment in the home folder `path`."""
+    return path / "app"
 
 
 def get_account_file(path: Path) -> Path:
