@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from pol_abci.cli.commands import EXIT_CODES, home_option
+from pol_abci.cli.commands import EXIT_CODES, home_option, report
+from pol_abci.node.binary import find_cometbft
 
 
 @click.command(epilog=EXIT_CODES)
@@ -36,9 +37,9 @@ def restore(*, file: Path, home: Path, signs_after: int | None, new_keys: bool) 
         raise click.UsageError("give one of --signs-after HEIGHT and --new-keys; see --help")
     from pol_abci.node.backup import restore_backup  # noqa: PLC0415 (zstd and tar, of two commands)
 
-    here = restore_backup(file, home, signs_after=signs_after)
+    here = restore_backup(file, home, signs_after=signs_after, cometbft=find_cometbft(report))
     click.echo(f"{here.path}: a home of {here.settings.chain_id}")
     if signs_after is None:
-        click.echo("It has no key of a validator: CometBFT makes new ones when it starts.")
+        click.echo("Its validator and its peer have new keys; the account is the old one.")
     else:
         click.echo(f"Its validator signs from height {signs_after + 1} on, or from where it was.")

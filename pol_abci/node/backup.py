@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import zstandard
 
 from pol_abci.client.private_files import sync_folder
-from pol_abci.node.building import build_home
+from pol_abci.node.building import build_home, make_cometbft_files
 from pol_abci.node.home import (
     SETTINGS_FILE,
     get_account_file,
@@ -109,9 +109,9 @@ def write_backup(home: Home, out: Path) -> Backup:
     BackupFailed
         The file exists or cannot be written; nothing is left of it.
     """
-    home.check_free()
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock_home(home.path))
+        home.check_ports()
         height = 0
         if (home.store_folder / DATA_FILE).exists():  # else the node has never run
             store = Store.open(
@@ -123,16 +123,16 @@ def write_backup(home: Home, out: Path) -> Backup:
             height = store.height
         file = stack.enter_context(_create_file(out))
         _write_archive(file, home, height)
-        home.check_free()  # nor did a CometBFT start beside `up`
+        home.check_ports()  # nor was a CometBFT started by hand meanwhile
         size = file.tell()
     return Backup(chain_id=home.settings.chain_id, height=height, size=size)
 
 
-def restore_backup(file: Path, path: Path, *, signs_after: int | None) -> Home:
+def restore_backup(file: Path, path: Path, *, signs_after: int | None, cometbft: Path) -> Home:
     """Make a new home of a backup.
 
-    Its validator will sign nothing at height `signs_after` or below. With None it gets new keys,
-    both as validator and as peer, which CometBFT makes when it first starts.
+    Its validator will sign nothing at height `signs_after` or below. With None the binary
+    `cometbft` makes new keys for it, both as validator and as peer; the account stays the same.
 
     Raises
     ------
@@ -146,6 +146,7 @@ def restore_backup(file: Path, path: Path, *, signs_after: int | None) -> Home:
         if signs_after is None:
             for key in (get_consensus_key_file, get_signing_state_file, get_node_key_file):
                 key(folder).unlink(missing_ok=True)
+            make_cometbft_files(get_cometbft_folder(folder), cometbft)
         else:
             _raise_signing_state(get_signing_state_file(folder), signs_after)
         load_home(folder)
@@ -271,7 +272,7 @@ def _check_name(file: Path, name: str) -> Path:
     home = Path()
     parts = [get_account_file(home), get_cometbft_folder(home), get_store_folder(home)]
     known = {SETTINGS_FILE, *(part.name for part in parts)}
-    if path.as_posix() != name or ".." in path.parts or path.parts[0] not in known:
+    if path.as_posix() != name or ".." in path.parts or not known.intersection(path.parts[:1]):
         raise InvalidBackup(f"{file} holds {name!r}, which is no part of a home")
     return Path(path)
 

@@ -1,10 +1,14 @@
-"""A home appears whole or not at all, and never in the place of another one."""
+"""What all ways to make a home share.
+
+A home appears whole or not at all, and never in the place of another one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,3 +41,23 @@ def build_home(path: Path) -> Iterator[Path]:
             undo.pop_all()
     except OSError as error:
         raise HomeError(f"cannot make {path}: {error}") from error
+
+
+def make_cometbft_files(folder: Path, cometbft: Path) -> None:
+    """Let CometBFT make what its home `folder` lacks of keys, genesis and configuration.
+
+    Raises
+    ------
+    HomeError
+        When it fails; the message has its words.
+    """
+    run = subprocess.run(  # noqa: S603 (a binary that find_cometbft has checked)
+        [cometbft, "init", "--home", folder],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if run.returncode != 0:
+        raise HomeError(f"`{cometbft} init` failed: {(run.stderr or run.stdout).strip()}")

@@ -166,6 +166,10 @@ class Home:
             When CometBFT could not listen on a port that it is to listen on.
         """
         check_lock(self.path)
+        self.check_ports()
+
+    def check_ports(self) -> None:
+        """Raise `PortInUse` when CometBFT could not listen where it is to."""
         for section, address in _read_addresses(self.config_file).items():
             if address.startswith("tcp://"):
                 also = f" and rpc in {self.path / SETTINGS_FILE}" if section == "rpc" else ""

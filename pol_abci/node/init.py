@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
-from pol_abci.node.building import build_home
+from pol_abci.node.building import build_home, make_cometbft_files
 from pol_abci.node.home import (
     P2P_PORT,
     RPC_PORT,
@@ -234,16 +233,7 @@ def _init_cometbft(
     if rpc_port == p2p_port:
         raise HomeError(f"--rpc-port and --p2p-port are both {rpc_port}; choose two ports")
     home = get_cometbft_folder(folder)
-    run = subprocess.run(  # noqa: S603 (a binary that find_cometbft has checked)
-        [cometbft, "init", "--home", home],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if run.returncode != 0:
-        raise HomeError(f"`{cometbft} init` failed: {(run.stderr or run.stdout).strip()}")
+    make_cometbft_files(home, cometbft)
     file = home / "config" / "config.toml"
     config = tomlkit.parse(file.read_text(encoding="utf-8"))
     max_tx_bytes = get_rules(preset.params).max_tx_bytes
