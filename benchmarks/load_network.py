@@ -32,7 +32,8 @@ import uvloop
 
 from benchmarks.figures import Figure, main
 from benchmarks.load import PATIENCE_S, HttpLine, Load, compose_call
-from benchmarks.transfers import Transfers, make_home, note
+from benchmarks.transfers import LINES as SIGNED_LINES
+from benchmarks.transfers import SENDERS, Transfers, make_home, note
 from pol_abci.cli.history import read_history
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.keys import AccountKey
@@ -48,9 +49,9 @@ BEFORE_S = float(os.environ.get("BENCH_BEFORE", "120"))
 RATE = int(os.environ.get("BENCH_RATE", "2000"))
 PORTS = (29857, 29856)
 """RPC and peers. Not CometBFT's own choice: a node of the user's may run there."""
-LINES = 64
+PARTS = 4
+LINES = PARTS * SIGNED_LINES
 """Connections that send, each one transfer at a time."""
-SENDERS = 1_024
 FIRST_GENERATIONS = 5
 """Of the new chain, before the time without load begins."""
 TICK_S = 0.01
@@ -218,7 +219,8 @@ def sign_transfers(keys: Sequence[AccountKey]) -> list[list[bytes]]:
     txs_of_lines: list[list[bytes]] = [[] for _ in range(LINES)]
     while sum(map(len, txs_of_lines)) < RATE * SECONDS:
         for index, txs in enumerate(transfers.sign_round()):
-            txs_of_lines[index % LINES] += txs
+            for offset in range(PARTS):  # whose number divides that of the accounts in a list
+                txs_of_lines[PARTS * index + offset] += txs[offset::PARTS]
     return txs_of_lines
 
 

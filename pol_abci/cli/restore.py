@@ -30,8 +30,10 @@ def restore(*, file: Path, home: Path, signs_after: int | None, new_keys: bool) 
     that any node of the chain shows, add ten, and give that as --signs-after: ten blocks are soon
     past. If it may still run, or be started again, or if this is only to try a backup: --new-keys.
 
-    A chain's only validator can give --signs-after 0, if no other node has a block that the backup
-    lacks.
+    A validator without which two thirds of the power are missing cannot sit blocks out: the chain
+    would wait for it at that height for ever. It gives the newest height itself, and runs the risk
+    that it had just signed the next one. If no other node has a block that the backup lacks, 0 will
+    do.
     """
     if new_keys == (signs_after is not None):
         raise click.UsageError("give one of --signs-after HEIGHT and --new-keys; see --help")
