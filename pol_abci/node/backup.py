@@ -177,7 +177,8 @@ def _create_file(path: Path) -> Iterator[IO[bytes]]:
 def _find_files(home: Home) -> Iterator[Path]:
     """Find the files of a home that a backup holds, in order."""
     yield home.path / SETTINGS_FILE
-    yield home.account_file
+    if home.account_file.exists():  # a node that does not mine needs none
+        yield home.account_file
     for part in ("config", "data"):
         for folder, folders, names in os.walk(home.cometbft_folder / part, followlinks=True):
             folders.sort()

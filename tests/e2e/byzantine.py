@@ -2,8 +2,9 @@
 
     python -m tests.e2e.byzantine HOME
 
-runs the application of a home as `pol-abci start` does, but for its proposals: each time that its
-validator's turn comes, it proposes the next of `ATTACKS`.
+runs the application of a home as `pol-abci start` does, but for its proposals: once the chain has a
+generation, each time that its validator's turn comes, it proposes the next of `ATTACKS`, and after
+`PASSES` of them a block that its own CometBFT does not take.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from pol_abci.rules.errors import (
     StaleProof,
 )
 from pol_abci.rules.genesis import GenesisAccount, compute_genesis_digest, genesis_to_json
-from pol_abci.rules.params import Amount
+from pol_abci.rules.params import MAX_TX_BYTES, Amount
 from pol_abci.rules.proof import DIGEST_BYTES, WalkClaim
 from tests.e2e.quick_home import get_free_port, make_quick_home
 
@@ -91,6 +92,10 @@ class Attacker:
         """Bytes that are no transaction."""
         return [secrets.token_bytes(300)]
 
+    def exceed_block(self) -> list[bytes]:
+        """More bytes than any block may have, each transaction short enough by itself."""
+        return [secrets.token_bytes(MAX_TX_BYTES)] * 1_000
+
     def _prove(self, generations_late: int) -> bytes:
         chain, head, key = self._replica.chain, self._replica.get_head(), AccountKey.generate()
         walk = chain.params.walk
@@ -124,6 +129,7 @@ ATTACKS: dict[Callable[[Attacker], list[bytes]], type[InvalidTx]] = {
     Attacker.send_garbage: MalformedTx,
 }
 """What is proposed, and as what it is refused."""
+PASSES = 2
 
 
 class ByzantineApplication(PolApplication):
@@ -132,14 +138,18 @@ class ByzantineApplication(PolApplication):
     def __init__(self, replica: Replica) -> None:
         super().__init__(replica)
         # `start` has made the home its working directory.
+        self._replica = replica
         self._attacker = Attacker(replica, AccountKey.load(get_account_file(Path())))
-        self._attacks = itertools.cycle(ATTACKS)
+        self._attacks = itertools.chain(*[ATTACKS] * PASSES)
 
     async def prepare_proposal(
-        self, _request: abci.RequestPrepareProposal, /
+        self, request: abci.RequestPrepareProposal, /
     ) -> abci.ResponsePrepareProposal:
         """Propose the next attack."""
-        return abci.ResponsePrepareProposal(txs=next(self._attacks)(self._attacker))
+        if self._replica.get_head().generation == 0:
+            return await super().prepare_proposal(request)
+        attack = next(self._attacks, Attacker.exceed_block)
+        return abci.ResponsePrepareProposal(txs=attack(self._attacker))
 
 
 def make_network(path: Path, slots: Sequence[int]) -> list[Home]:

@@ -54,6 +54,9 @@ async def test_honest_validators_refuse_hostile_blocks_say_why_and_go_on(tmp_pat
     ):
         await wait_for_generation(rpc, 1)
         await wait_until(lambda: all(read_refused(home) >= expected for home in (mining, honest)))
+        # A block that is too long ends its own proposer's CometBFT, and nobody else's.
+        own_log = byzantine.path / "logs" / "cometbft.log"
+        await wait_until(lambda: "transaction data size exceeds maximum" in own_log.read_text())
         reached = await wait_for_generation(rpc, 1)
         await wait_for_generation(rpc, reached + 2)
         await stop_program(second)

@@ -135,10 +135,13 @@ def test_new_keys_share_nothing_with_the_old_but_the_account(
     assert restored.genesis_file.read_bytes() == home.genesis_file.read_bytes()
 
 
-def test_a_home_that_never_ran_can_be_backed_up(home: Home, tmp_path: Path, cometbft: Path) -> None:
+def test_a_home_without_account_that_never_ran_can_be_backed_up(
+    home: Home, tmp_path: Path, cometbft: Path
+) -> None:
     for file in home.store_folder.iterdir():
         file.unlink()
     home.store_folder.rmdir()
+    home.account_file.unlink()  # kept on another machine
     assert write_backup(home, tmp_path / "file").height == 0
     restored = restore_backup(tmp_path / "file", tmp_path / "new", signs_after=0, cometbft=cometbft)
     assert not home.store_folder.exists()
