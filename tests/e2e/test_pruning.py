@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -87,3 +88,9 @@ async def test_a_pruned_node_starts_goes_back_goes_on_and_says_what_it_lacks(
         await stop_program(up)
     _, after = read_chain(home)
     assert [each.tx_hash for each in after[: len(records)]] == [each.tx_hash for each in records]
+
+    # Without its store it would need all blocks; CometBFT's own words say so.
+    shutil.rmtree(home.store_folder)
+    async with run_program("up", "--home", home.path, "--no-mine") as up:
+        assert await up.wait() == 1
+    assert "is too far below block store base" in "\n".join(up.lines)

@@ -115,7 +115,7 @@ def test_a_restored_validator_has_nothing_left_to_sign_up_to_that_height(
         tmp_path / "file", tmp_path / "new", signs_after=signs_after, cometbft=cometbft
     )
     last_of_all = {"height": str(signs_after), "round": 2**31 - 1, "step": 3}
-    assert read_signed(restored) == last_of_all if signs_after > 41 else SIGNED
+    assert read_signed(restored) == (last_of_all if signs_after > 41 else SIGNED)
     assert get_consensus_key_file(restored.path).read_bytes() == (
         get_consensus_key_file(home.path).read_bytes()
     )
