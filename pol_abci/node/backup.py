@@ -171,7 +171,7 @@ def _create_file(path: Path) -> Iterator[IO[bytes]]:
     except FileExistsError as error:
         raise BackupFailed(f"{path} exists; nothing is overwritten, name another file") from error
     except OSError as error:
-        raise BackupFailed(f"cannot write {path}: {error.strerror}") from error
+        raise BackupFailed(f"cannot write {path}: {error}") from error
 
 
 def _find_files(home: Home) -> Iterator[Path]:
