@@ -37,7 +37,6 @@ from pol_abci.node.home import (
     load_home,
     write_settings,
 )
-from pol_abci.node.init import join_chain
 from pol_abci.rules.errors import (
     FalseProof,
     InsufficientFunds,
@@ -49,7 +48,7 @@ from pol_abci.rules.errors import (
 from pol_abci.rules.genesis import GenesisAccount, compute_genesis_digest, genesis_to_json
 from pol_abci.rules.params import MAX_TX_BYTES, Amount
 from pol_abci.rules.proof import DIGEST_BYTES, WalkClaim
-from tests.e2e.quick_home import get_free_port, make_quick_home
+from tests.e2e.quick_home import make_quick_home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -154,18 +153,8 @@ class ByzantineApplication(PolApplication):
 
 def make_network(path: Path, slots: Sequence[int]) -> list[Home]:
     """Homes of a new chain's validators on this machine, which own so many slots of the ring."""
-    first = make_quick_home(path / "node0")
-    homes = [first]
-    for number in range(1, len(slots)):
-        home = join_chain(
-            path / f"node{number}",
-            cometbft=find_cometbft(print),
-            genesis_file=first.genesis_file,
-            report=print,
-            rpc_port=get_free_port(),
-            p2p_port=get_free_port(),
-        )
-        homes.append(home)
+    homes = [make_quick_home(path / f"node{number}") for number in range(len(slots))]
+    first = homes[0]
     validators = [json.loads(get_consensus_key_file(home.path).read_text()) for home in homes]
     accounts = tuple(
         GenesisAccount(
