@@ -93,7 +93,7 @@ study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/learning.py
 
 figure: $(DEV_STAMP) cometbft ## grow a chain and draw Figure 1 into docs/figures: PRESET=digits GENERATIONS=40
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/figure1.py $(PRESET) --generations $(GENERATIONS)
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/figure1.py $(PRESET) --generations $(GENERATIONS) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 attacks: $(DEV_STAMP) ## attack the rules and the learning, and write docs/security.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m studies.attacks $(NAMES)

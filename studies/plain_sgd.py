@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
+from torchvision import models
 
 from pol_abci.learning.sampling import to_inputs
 from pol_abci.learning.task import parse_learning_rate
@@ -46,7 +47,17 @@ def train(
 
 
 def build_native(task: Task) -> nn.Module:
-    """The `cnn` architecture in torch's layers, with the task's first weights."""
+    """The task's architecture in torch's layers, with its first weights."""
+    architecture = task.params.task.architecture
+    if architecture == "cnn":
+        native = _build_cnn(task)
+    else:
+        native = models.get_model(architecture, weights=None, num_classes=task.test.classes)
+    native.load_state_dict(to_torch(task.model, task.initial_weights, steps=0), strict=True)
+    return native
+
+
+def _build_cnn(task: Task) -> nn.Module:
     layers: dict[str, nn.Module] = {}
     channels = task.test.images.shape[3]
     for number, (filters, stride) in enumerate(
@@ -61,9 +72,7 @@ def build_native(task: Task) -> nn.Module:
     layers["flatten"] = nn.Flatten()
     inputs, classes = task.model.tensors[-2].shape
     layers["fc"] = nn.Linear(inputs, classes)
-    native = nn.Sequential(OrderedDict(layers))
-    native.load_state_dict(to_torch(task.model, task.initial_weights, steps=0), strict=True)
-    return native
+    return nn.Sequential(OrderedDict(layers))
 
 
 @torch.inference_mode()
