@@ -217,7 +217,8 @@ def test_what_does_not_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_build_with_its_commit_in_the_version_is_right(tmp_path: Path) -> None:
-    check_cometbft(write_program(tmp_path / "cometbft", "echo 0.38.25+1f2e3d"))
+    reported = get_release().reported
+    check_cometbft(write_program(tmp_path / "cometbft", f"echo {reported}+1f2e3d"))
 
 
 def test_the_module_prints_where_it_is(machine: Machine) -> None:
