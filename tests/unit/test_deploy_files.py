@@ -60,9 +60,9 @@ def test_versions_are_those_that_everything_else_uses() -> None:
     (go,) = re.findall(r"^FROM golang:(\d+)\.(\d+)-", DOCKERFILE, re.MULTILINE)
     assert tuple(map(int, go)) >= RELEASES[0].smallest_go[:2]
     makefile = (REPOSITORY / "Makefile").read_text("utf-8")
-    assert re.findall(r"uv==(\S+)", DOCKERFILE) == re.findall(
-        r"^UV_VERSION := (\S+)", makefile, re.MULTILINE
-    )
+    uv = re.findall(r"^UV_VERSION := (\S+)", makefile, re.MULTILINE)
+    operations = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")
+    assert re.findall(r"uv==(\S+)", DOCKERFILE) == re.findall(r"uv==(\S+)", operations) == uv
 
 
 def test_what_is_copied_into_the_image_is_there_and_let_through() -> None:
