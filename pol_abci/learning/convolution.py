@@ -238,8 +238,9 @@ class _Weights:
 class _BoundConv2d:
     def __init__(self, layer: Conv2d, binding: Binding, *, is_first: bool) -> None:
         size, workspace = binding.batch_size, binding.workspace
-        self._weights = binding.weights[f"{layer.name}.weight"]
-        self._gradient = binding.gradients[f"{layer.name}.weight"]
+        self._binding, self._name = binding, f"{layer.name}.weight"
+        self._weights = binding.weights[self._name]
+        self._gradient = binding.gradients[self._name]
         self._outputs = workspace.get(None, (size, *layer.output_shape), torch.float32)
         self._output_matrix = self._outputs.view(-1, layer.filters)
         rows = self._output_matrix.shape[0]
@@ -293,7 +294,7 @@ class _BoundConv2d:
 
     def forward(self, inputs: Tensor) -> Tensor:
         magnitude = compute_magnitude(inputs)
-        self._weights_magnitude = compute_magnitude(self._weights)
+        self._weights_magnitude = self._binding.get_magnitude(self._name)
         scale = self._forward.quantise(inputs, magnitude, self._im2col_forward.inside)
         weights, weights_scale = self._forward_weights.quantise(self._weights_magnitude)
         exponent = scale.exponent + weights_scale.exponent

@@ -53,7 +53,8 @@ class Binding:
     """What a layer is bound to: views of flat weights and gradients, sizes, bits and memory.
 
     `gradients` holds, for a running statistic r with new value x, r - x: the update is then the
-    same two operations for every value, with the momentum in place of the rate.
+    same two operations for every value, with the momentum in place of the rate. `magnitudes` are
+    those of weights that the last update has looked at already.
     """
 
     weights: Mapping[str, Tensor]
@@ -62,6 +63,12 @@ class Binding:
     arithmetic: ArithmeticParams
     device: torch.device
     workspace: Workspace
+    magnitudes: Mapping[str, float]
+
+    def get_magnitude(self, name: str) -> float:
+        """`compute_magnitude` of a weight as it is now. Raises `InvalidStep`."""
+        known = self.magnitudes.get(name)
+        return compute_magnitude(self.weights[name]) if known is None else known
 
 
 class BoundLayer(Protocol):

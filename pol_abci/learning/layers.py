@@ -278,8 +278,9 @@ class Linear:
 class _BoundLinear:
     def __init__(self, layer: Linear, binding: Binding, *, is_first: bool) -> None:
         size, workspace = binding.batch_size, binding.workspace
-        weight = f"{layer.name}.weight"
-        self._weights, self._gradient = binding.weights[weight], binding.gradients[weight]
+        self._binding, self._name = binding, f"{layer.name}.weight"
+        self._weights = binding.weights[self._name]
+        self._gradient = binding.gradients[self._name]
         self._is_first = is_first
         inputs, outputs = (size, *layer.input_shape), (size, layer.outputs)
         self._forward, self._backward = (
@@ -314,7 +315,7 @@ class _BoundLinear:
         forward, backward = self._forward, self._backward
         (rows, weights), (kept_rows, _) = self._operands
         magnitude = compute_magnitude(inputs)
-        self._weights_magnitude = compute_magnitude(self._weights)
+        self._weights_magnitude = self._binding.get_magnitude(self._name)
         scale = forward.quantise(inputs, magnitude, rows)
         weights_scale = forward.quantise(self._weights, self._weights_magnitude, weights)
         contract(
