@@ -41,6 +41,8 @@ MODULES = {
     "validator": "pol_abci.cli.validator",
     "replay": "pol_abci.cli.replay",
     "export": "pol_abci.cli.export",
+    "backup": "pol_abci.cli.backup",
+    "restore": "pol_abci.cli.restore",
     "rollback": "pol_abci.cli.rollback",
     "doctor": "pol_abci.cli.doctor",
     "version": "pol_abci.cli.version",
