@@ -28,6 +28,7 @@ DEFAULT_HOME = Path("pol-home")
 MODULES = {
     "init": "pol_abci.cli.init",
     "up": "pol_abci.cli.up",
+    "testnet": "pol_abci.cli.testnet",
     "status": "pol_abci.cli.status",
     "plot": "pol_abci.cli.plot",
     "mine": "pol_abci.cli.mine",
