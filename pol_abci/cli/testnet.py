@@ -141,7 +141,8 @@ def testnet(
     if as_json:
         print_json({"chain_id": chain, "homes": [str(folder) for folder in folders]})
         return
-    click.echo(f"chain       {chain}, {len(folders)} validators of equal power")
+    count = "1 validator" if len(folders) == 1 else f"{len(folders)} validators of equal power"
+    click.echo(f"chain       {chain}, {count}")
     for folder in folders:
         click.echo(f"home        {home / folder.name}")
     if names:
