@@ -59,7 +59,9 @@ class NodeObserver:
                 self._rpc.abci_info(), self._rpc.voting_power(), self._rpc.peer_count()
             )
             self._note(info)
-            self._power, self._peers = power, peers
+            self._peers = peers
+            if info.height:  # before the first block CometBFT says 0 of everybody
+                self._power = power
             self._status = await get_chain_status(self._rpc)
         except PolError as trouble:
             self._trouble = str(trouble)
