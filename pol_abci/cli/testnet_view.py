@@ -94,7 +94,7 @@ def _draw_nodes(rows: tuple[NodeRow, ...]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("processes", no_wrap=True, overflow="ellipsis", ratio=1)
     for row in rows:
-        processes = Text(" · ", "dim").join(
+        processes = Text(" ").join(
             Text(process.name, STYLES[process.health]) for process in row.processes
         )
         table.add_row(
