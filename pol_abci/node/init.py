@@ -7,15 +7,9 @@ A home is made in a temporary folder beside its place and renamed when it is who
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import math
-import shlex
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
@@ -26,6 +20,7 @@ from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
+from pol_abci.node.building import build_home, make_cometbft_files
 from pol_abci.node.home import (
     P2P_PORT,
     RPC_PORT,
@@ -60,7 +55,8 @@ from pol_abci.rules.params import (
 from pol_abci.rules.scheme import get_scheme as get_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from pol_abci.learning.task import Task
 
@@ -121,7 +117,7 @@ def create_home(
     UnknownPreset, DatasetMissing, DatasetMismatch, DeviceMissing
         As their names say.
     """
-    with build_folder(path, "pol-abci up") as folder:
+    with build_home(path) as folder:
         found_chain(
             (Seat(folder, rpc_port=rpc_port, p2p_port=p2p_port),),
             cometbft=cometbft,
@@ -235,7 +231,7 @@ def join_chain(
     genesis = document.genesis
     chosen = find_preset(genesis.params)
     load_task(genesis.params, genesis.weights_root, document.chain_id, data_dir, device)
-    with build_folder(path, "pol-abci up") as folder:
+    with build_home(path) as folder:
         _init_cometbft(
             folder,
             cometbft,
@@ -284,37 +280,6 @@ def compose_consensus_params(params: Params) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def build_folder(path: Path, command: str) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` when the body has made it whole.
-
-    Raises
-    ------
-    HomeError
-        When `path` is there and not empty, with `command` as what goes on from there, or it cannot
-        be made.
-    """
-    path = path.absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise HomeError(
-            f"{path} exists and is not empty; nothing is ever overwritten: go on with "
-            f"`{command} --home {shlex.quote(str(path))}`, or choose another folder"
-        )
-    missing = [parent for parent in path.parents if not parent.exists()]
-    try:
-        with contextlib.ExitStack() as undo:
-            for parent in reversed(missing):
-                parent.mkdir()
-                undo.callback(parent.rmdir)
-            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-            undo.callback(shutil.rmtree, folder)
-            yield folder
-            folder.rename(path)
-            undo.pop_all()
-    except OSError as error:
-        raise HomeError(f"cannot make {path}: {error}") from error
-
-
 def _init_cometbft(
     folder: Path,
     cometbft: Path,
@@ -332,16 +297,7 @@ def _init_cometbft(
     if rpc_port == p2p_port:
         raise HomeError(f"--rpc-port and --p2p-port are both {rpc_port}; choose two ports")
     home = get_cometbft_folder(folder)
-    run = subprocess.run(  # noqa: S603 (a binary that find_cometbft has checked)
-        [cometbft, "init", "--home", home],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if run.returncode != 0:
-        raise HomeError(f"`{cometbft} init` failed: {(run.stderr or run.stdout).strip()}")
+    make_cometbft_files(home, cometbft)
     file = home / "config" / "config.toml"
     config = tomlkit.parse(file.read_text(encoding="utf-8"))
     max_tx_bytes = get_rules(preset.params).max_tx_bytes

@@ -12,6 +12,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from pol_abci.node.building import build_home
 from pol_abci.node.home import P2P_PORT, SETTINGS_FILE, Home, HomeError, load_home
 from pol_abci.node.supervisor import check_port
 
@@ -58,7 +59,6 @@ def create_testnet(
     """
     from pol_abci.node.init import (  # noqa: PLC0415 (torch takes seconds to load)
         Seat,
-        build_folder,
         found_chain,
     )
 
@@ -68,7 +68,7 @@ def create_testnet(
     else:
         ports = choose_ports(validators, first_port)
     names = hosts or [f"node{number}" for number in range(validators)]
-    with build_folder(path, "pol-abci testnet up") as folder:
+    with build_home(path, "pol-abci testnet up") as folder:
         seats = []
         for name, host, (p2p_port, rpc_port) in zip(
             names, hosts or ["127.0.0.1"] * validators, ports, strict=True

@@ -38,7 +38,7 @@ CHECKED = 1_500
 ATTACKER_KEY, OTHERS_KEY = b"a" * 32, b"o" * 32
 
 
-def measure(years: int = 200) -> Iterator[Row]:
+def measure(years: int = 30) -> Iterator[Row]:
     """One row a ring, a share of the hash power, and a part of the votes."""
     chooser = np.random.default_rng(6)
     for slots in RINGS:
@@ -48,9 +48,9 @@ def measure(years: int = 200) -> Iterator[Row]:
         moments = dict.fromkeys(needs, 0)
         caught = dict.fromkeys(needs, 0)
         for _ in range(years):
-            wins = chooser.random(YEAR + max(RINGS), dtype=np.float32) < float(share)
+            counted = accumulate(chooser.random(YEAR + max(RINGS), dtype=np.float32) < float(share))
             for slots in RINGS:
-                held = slide(wins, slots)[-YEAR:]
+                held = slide(counted, slots)[-YEAR:]
                 for part, need in get_needs(slots).items():
                     above = int(np.count_nonzero(held >= need))
                     moments[slots, part] += above
@@ -75,15 +75,20 @@ def get_needs(slots: int) -> dict[str, int]:
     return {"a third": -(-slots // 3), "two thirds": 2 * slots // 3 + 1}
 
 
-def slide(wins: NDArray[np.bool_], slots: int) -> NDArray[np.int64]:
+def accumulate(wins: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Proofs won before each proof, and in all."""
+    return np.concatenate((np.zeros(1, np.int32), np.cumsum(wins, dtype=np.int32)))
+
+
+def slide(counted: NDArray[np.int32], slots: int) -> NDArray[np.int32]:
     """Slots held after each proof from the one on that has filled the ring."""
-    counted = np.concatenate(([0], np.cumsum(wins)))
     return counted[slots:] - counted[:-slots]
 
 
-def compute_tail(slots: int, need: int, share: Fraction) -> float:
-    """P(at least `need` of `slots`), exactly."""
-    return float(sum(compute_mass(slots, held, share) for held in range(need, slots + 1)))
+def compute_tail(slots: int, need: int, share: Fraction) -> Fraction:
+    """P(at least `need` of `slots`)."""
+    masses = (compute_mass(slots, held, share) for held in range(need, slots + 1))
+    return sum(masses, Fraction(0))
 
 
 def compute_mass(slots: int, held: int, share: Fraction) -> Fraction:
@@ -91,7 +96,7 @@ def compute_mass(slots: int, held: int, share: Fraction) -> Fraction:
     return math.comb(slots, held) * share**held * (1 - share) ** (slots - held)
 
 
-def bound_year(slots: int, need: int, share: Fraction) -> float:
+def bound_year(slots: int, need: int, share: Fraction) -> Fraction:
     """Bound the chance of `need` slots at any time of a year from above.
 
     It is had at the start, or reached: from one slot less, by a win that takes another's slot. The
@@ -99,7 +104,7 @@ def bound_year(slots: int, need: int, share: Fraction) -> float:
     """
     below = compute_mass(slots, need - 1, share)
     reached = below * share * Fraction(slots - need + 1, slots)
-    return min(1.0, compute_tail(slots, need, share) + YEAR * float(reached))
+    return min(Fraction(1), compute_tail(slots, need, share) + YEAR * reached)
 
 
 def follow_rules(wins: NDArray[np.bool_], slots: int) -> list[int]:
@@ -121,16 +126,17 @@ def follow_rules(wins: NDArray[np.bool_], slots: int) -> list[int]:
 
 def check_against_rules(wins: NDArray[np.bool_], slots: int) -> None:
     """Hold the window against the rules on the same proofs."""
-    assert follow_rules(wins, slots)[slots - 1 :] == slide(wins, slots).tolist()
+    assert follow_rules(wins, slots)[slots - 1 :] == slide(accumulate(wins), slots).tolist()
 
 
 def format_part(count: int, of: int) -> str:
     """A share that was counted; none is told with what it was none of."""
-    return f"0 of {of:,}" if count == 0 else format_chance(count / of)
+    return f"0 of {of:,}" if count == 0 else format_chance(Fraction(count, of))
 
 
-def format_chance(chance: float) -> str:
-    """Percent where that is readable, else a power of ten."""
-    if chance < 10**-4:
-        return "0" if chance == 0 else f"10^{math.log10(chance):.0f}"
-    return f"{chance:.2%}"
+def format_chance(chance: Fraction) -> str:
+    """Percent where that is readable, else the nearest power of ten."""
+    if chance < Fraction(1, 10**4):
+        # In integers: the least of them are below all floats.
+        return f"10^{math.log10(chance.numerator) - math.log10(chance.denominator):.0f}"
+    return f"{float(chance):.2%}"
