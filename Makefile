@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench bench-exact study figure attacks fuzz soak clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench bench-exact study study-bits figure attacks fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -89,8 +89,11 @@ soak: $(DEV_STAMP) cometbft ## put a chain under every fault: KILLS=100 MINUTES=
 study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/study.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/learning.py
 
+study-bits: $(DEV_STAMP) ## learn with ResNet18 by exact bits beside float32: DATA_DIR=FOLDER of CIFAR-10
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/bits.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
 figure: $(DEV_STAMP) cometbft ## grow a chain and draw Figure 1 into docs/figures: PRESET=digits GENERATIONS=40
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/figure1.py $(PRESET) --generations $(GENERATIONS)
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/figure1.py $(PRESET) --generations $(GENERATIONS) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 attacks: $(DEV_STAMP) ## attack the rules and the learning, and write docs/security.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m studies.attacks $(NAMES)

@@ -1,10 +1,10 @@
 """Figure 1 of the paper: a real chain grows, and plain SGD does as many steps beside it.
 
-    python studies/figure1.py PRESET [--generations N] [--target-interval S] [--folder FOLDER]
+    python studies/figure1.py PRESET [--generations N] [--target-interval S] [--data-dir FOLDER]
 
-The chain is kept in FOLDER: one that was stopped goes on. Its data, the figure and a row of the
-table are written into docs/figures. The miner runs beside `pol-abci up`, so that its own count of
-steps can be read.
+The chain is kept in `--folder`, study-runs: one that was stopped goes on. Its data, the figure and
+a row of the table are written into docs/figures. The miner runs beside `pol-abci up`, so that its
+own count of steps can be read.
 """
 
 from __future__ import annotations
@@ -51,13 +51,17 @@ COUNTS = 60
 """Times that plain SGD is held against E on its way."""
 
 
-def make_home(path: Path, preset: str, target_interval_s: float | None) -> Home:
+def make_home(
+    path: Path, preset: str, target_interval_s: float | None, data_dir: Path | None
+) -> Home:
     """The chain's home, made where it is not there yet."""
     if not path.exists():
+        data = [] if data_dir is None else ["--data-dir", str(data_dir)]
         pace = [] if target_interval_s is None else ["--target-interval", str(target_interval_s)]
         ports = ["--rpc-port", str(RPC_PORT), "--p2p-port", str(P2P_PORT)]
         names = ["--preset", preset, "--chain-id", path.name]
-        subprocess.run([*CLI, "init", "--home", str(path), *names, *pace, *ports], check=True)  # noqa: S603 - this package's own command
+        command = [*CLI, "init", "--home", str(path), *names, *pace, *data, *ports]
+        subprocess.run(command, check=True)  # noqa: S603 - this package's own command
     return load_home(path)
 
 
@@ -69,7 +73,7 @@ def count_generations(home: Home) -> int:
         return 0
 
 
-def grow(home: Home, generations: int) -> int:
+def grow(home: Home, generations: int, data_dir: Path | None) -> int:
     """Let the chain grow by so many generations; the steps that its miner did."""
     up = subprocess.Popen(  # noqa: S603 - this package's own command
         [*CLI, "up", "--no-mine", "--home", str(home.path), "--generations", str(generations)]
@@ -78,6 +82,7 @@ def grow(home: Home, generations: int) -> int:
         [
             *(*CLI, "mine", "--node", home.settings.rpc_url, "--key", str(home.account_file)),
             *("--metrics", METRICS, "--json"),
+            *([] if data_dir is None else ["--data-dir", str(data_dir)]),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -119,10 +124,10 @@ def count_steps_reached(params: Params, history: History, steps_done: int) -> ND
 
 
 def learn_plainly(
-    params: Params, history: History, reached: NDArray[np.int64]
+    params: Params, history: History, reached: NDArray[np.int64], data_dir: Path | None
 ) -> list[tuple[float, float]]:
     """Generations, and what part of E plain SGD gets right after as many steps as reached them."""
-    task = load_task(params, None, history.chain_id)
+    task = load_task(params, None, history.chain_id, data_dir)
     generations = np.arange(len(reached))
     total = int(reached[-1])
     return [
@@ -174,18 +179,19 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("--generations", type=int, default=300)
     parser.add_argument("--target-interval", type=float, metavar="S")
+    parser.add_argument("--data-dir", type=Path, help="the dataset, where no package brings it")
     parser.add_argument("--folder", type=Path, default=Path("study-runs"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     path = arguments.folder.absolute() / arguments.preset
     path.parent.mkdir(parents=True, exist_ok=True)
-    home = make_home(path, arguments.preset, arguments.target_interval)
+    home = make_home(path, arguments.preset, arguments.target_interval, arguments.data_dir)
     steps_done = count_steps_done(path, 0)
     while (missing := arguments.generations - count_generations(home)) > 0:
-        steps_done = count_steps_done(path, grow(home, missing))
+        steps_done = count_steps_done(path, grow(home, missing, arguments.data_dir))
     whole = load_history(home)
     reached = count_steps_reached(home.genesis.params, whole, steps_done)
-    sgd = learn_plainly(home.genesis.params, whole, reached)
+    sgd = learn_plainly(home.genesis.params, whole, reached, arguments.data_dir)
     draw_figure(whole, FIGURES / f"{whole.chain_id}.png", sgd)
     (FIGURES / f"{whole.chain_id}.json").write_text(encode_history(whole), encoding="utf-8")
     command = " ".join(["python studies/figure1.py", *sys.argv[1:]])

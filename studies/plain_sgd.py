@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
+from torchvision import models
 
 from pol_abci.learning.sampling import to_inputs
 from pol_abci.learning.task import parse_learning_rate
@@ -41,12 +42,22 @@ def train(
         optimizer.step()
         if t % count_every == 0:
             model.eval()
-            yield t, [_count(model, part) for part in parts]
+            yield t, [count_correct_natively(model, part) for part in parts]
             model.train()
 
 
 def build_native(task: Task) -> nn.Module:
-    """The `cnn` architecture in torch's layers, with the task's first weights."""
+    """The task's architecture in torch's layers, with its first weights."""
+    architecture = task.params.task.architecture
+    if architecture == "cnn":
+        native = _build_cnn(task)
+    else:
+        native = models.get_model(architecture, weights=None, num_classes=task.test.classes)
+    native.load_state_dict(to_torch(task.model, task.initial_weights, steps=0), strict=True)
+    return native
+
+
+def _build_cnn(task: Task) -> nn.Module:
     layers: dict[str, nn.Module] = {}
     channels = task.test.images.shape[3]
     for number, (filters, stride) in enumerate(
@@ -61,13 +72,12 @@ def build_native(task: Task) -> nn.Module:
     layers["flatten"] = nn.Flatten()
     inputs, classes = task.model.tensors[-2].shape
     layers["fc"] = nn.Linear(inputs, classes)
-    native = nn.Sequential(OrderedDict(layers))
-    native.load_state_dict(to_torch(task.model, task.initial_weights, steps=0), strict=True)
-    return native
+    return nn.Sequential(OrderedDict(layers))
 
 
 @torch.inference_mode()
-def _count(model: nn.Module, part: Dataset) -> int:
+def count_correct_natively(model: nn.Module, part: Dataset) -> int:
+    """How many images a model in evaluation mode classifies rightly."""
     correct = 0
     for start in range(0, len(part), IMAGES_AT_ONCE):
         end = start + IMAGES_AT_ONCE

@@ -23,14 +23,8 @@ MAGNITUDE_LIMIT = 2.0**60
 """An input of Q, a weight or a statistic of at least this size makes its step invalid."""
 ZERO_LIMIT = 2.0**-40
 """Tensors below this are quantised to zeros, which keeps every product a normal number."""
-MAX_BITS = 22
-"""Above it the rounding of `quantise` by addition no longer holds."""
-
 _FLOAT32_BITS = 24
-_FLOAT64_BITS = 53
 _FLOAT32_MAX_EXPONENT = 127
-_MIN_BLOCK = 64  # shorter float32 sums cost more joins than a float64 product does
-_LIFT = 2.0**64
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 0.6931471803691238
@@ -80,113 +74,9 @@ def compute_magnitude(values: Tensor) -> float:
     return magnitude
 
 
-def quantise(values: Tensor, magnitude: float, bits: int, out: Tensor) -> int:
-    """Write Q_bits(values) to `out`, which has the shape of `values`; any strides.
-
-    `magnitude` is `compute_magnitude(values)`. Returns e with |Q| < 2^e.
-    """
-    if magnitude < ZERO_LIMIT:
-        out.zero_()
-        return -40
-    # Exact in float64: a float32 and bits <= 22.
-    exponent = math.frexp(magnitude * (1.0 + 2.0 ** (1 - bits)))[1]
-    # A float32 of [2^23 u, 2^24 u) has the unit u: adding this constant rounds half to even at u.
-    constant = 1.5 * 2.0 ** (_FLOAT32_BITS + exponent - bits)
-    torch.add(values, constant, out=out)
-    out.sub_(constant)
-    return exponent
-
-
-def quantise_images(values: Tensor, bits: int) -> tuple[Tensor, Tensor, int]:
-    """Q with a scale of each image: what evaluation uses, so that batches do not matter.
-
-    Parameters
-    ----------
-    values
-        [N, …].
-
-    Returns
-    -------
-    tuple
-        The quantised values; bool [N], false for images with a value that is not finite or
-        reaches 2^60 (their values become zeros); e with |Q| < 2^e for all images.
-    """
-    rows = values.reshape(values.shape[0], -1)
-    magnitude = rows.abs().amax(1)
-    is_valid = magnitude < MAGNITUDE_LIMIT
-    is_zero = (magnitude < ZERO_LIMIT).logical_or_(is_valid.logical_not())
-    magnitude = magnitude.masked_fill_(is_zero, ZERO_LIMIT).double()
-    exponents = torch.frexp(magnitude.mul_(1.0 + 2.0 ** (1 - bits))).exponent
-    constants = _power_of_two(exponents + (_FLOAT32_BITS - bits)).mul_(1.5).float()[:, None]
-    rounded = torch.add(rows, constants).sub_(constants)
-    rounded.masked_fill_(is_zero[:, None], 0.0)
-    return rounded.view(values.shape), is_valid, int(exponents.max().item())
-
-
-def _power_of_two(exponents: Tensor) -> Tensor:
+def power_of_two(exponents: Tensor) -> Tensor:
     """2^exponents as float64 for -1022 <= exponents <= 1023, made of bits: `pow` may round."""
     return exponents.to(torch.int64).add_(1023).bitwise_left_shift_(52).view(torch.float64)
-
-
-class Contraction:
-    """RN32 of the exact product of two matrices of `bits`-bit quantised operands.
-
-    A sum of K products of integers below 2^(bits-1) is exact in float32, whatever its order and
-    with or without fused operations, while K <= 2^(24 - 2(bits-1)); in float64 while
-    2(bits-1) + log2 K <= 53. Longer float32 sums are cut into blocks joined in float64.
-    `dtype` is what operands must have.
-    """
-
-    def __init__(self, bits: int) -> None:
-        assert 2 <= bits <= MAX_BITS, f"{bits} bits: 2 to {MAX_BITS} are defined"  # noqa: PLR2004 - a sign and a digit
-        product_bits = 2 * (bits - 1)
-        self.bits = bits
-        self.max_products = 2 ** (_FLOAT64_BITS - product_bits)
-        block = 2 ** max(_FLOAT32_BITS - product_bits, 0)
-        self._block = block if block >= _MIN_BLOCK else 0
-        self.dtype = torch.float32 if self._block else torch.float64
-
-    def is_exact_in_dtype(self, products: int) -> bool:
-        """Whether sums of this many products, in any order, are exact in `dtype`."""
-        return products <= (self._block or self.max_products)
-
-    def compute_lift(self, exponent: int, products: int) -> float:
-        """A power of two to divide one operand by (and multiply results by) against overflow.
-
-        `exponent` is the sum of the operands' exponents. Sums in float32 of values near 2^60
-        could leave its range on the way to a result within it. 1.0 almost always.
-        """
-        if self._block and exponent + products.bit_length() > _FLOAT32_MAX_EXPONENT:
-            return _LIFT
-        return 1.0
-
-    def contract(self, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-        """Write RN32(left [M, K] @ right [K, O]) to `out` [M, O] float32 and return it."""
-        products = left.shape[1]
-        assert products <= self.max_products, f"a sum of {products} products is not exact"
-        if not self._block:
-            return out.copy_(torch.mm(left, right))
-        if products <= self._block:
-            return torch.mm(left, right, out=out)
-        count = -(-products // self._block)
-        size = -(-products // count)
-        total = torch.mm(left[:, :size], right[:size]).double()
-        for start in range(size, products, size):
-            total += torch.mm(left[:, start : start + size], right[start : start + size])
-        return out.copy_(total)
-
-    def add_product(self, left: Tensor, right: Tensor, total: Tensor) -> None:
-        """Add the exact left [M, K] @ right [K, O] to `total` [M, O] float64.
-
-        Exact as long as all products of a sum, of this call and of those before it, are no more
-        than `max_products`.
-        """
-        if not self._block:
-            total.addmm_(left, right)
-            return
-        for start in range(0, left.shape[1], self._block):
-            part = slice(start, start + self._block)
-            total.add_(torch.mm(left[:, part], right[part]))
 
 
 def compute_inverse_root(values: Tensor, one: Tensor) -> Tensor:
@@ -230,7 +120,7 @@ def compute_exp(x: Tensor) -> Tensor:
     polynomial = torch.full_like(r, _EXP_COEFFICIENTS[0])
     for coefficient in _EXP_COEFFICIENTS[1:]:
         polynomial.mul_(r).add_(coefficient)
-    return polynomial.mul_(_power_of_two(k))
+    return polynomial.mul_(power_of_two(k))
 
 
 class SoftmaxGradient:

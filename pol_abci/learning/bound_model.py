@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -14,10 +16,12 @@ from pol_abci.learning.layers import MOMENTUM
 from pol_abci.learning.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import Tensor
 
     from pol_abci.learning.graph import Model
-    from pol_abci.learning.layer import BoundLayer
+    from pol_abci.learning.layer import BoundLayer, TensorSpec
     from pol_abci.rules.params import ArithmeticParams
 
 
@@ -118,6 +122,28 @@ class _BoundGraph:
             gradients[step.index] = total if layer is None else layer.backward(total)
 
 
+class _Part(NamedTuple):
+    """Of the flat tensors; `name` is that of the matrix in it, "" where there is none."""
+
+    name: str
+    weights: Tensor
+    previous: Tensor
+    gradients: Tensor
+
+
+def _split(tensors: Sequence[TensorSpec]) -> Iterator[tuple[str, slice]]:
+    """Where parts of flat weights lie: each of one matrix, or of the small tensors between two.
+
+    Only a matrix's magnitude is asked for, so that the others need no name.
+    """
+    position = 0
+    for name, group in groupby(tensors, lambda spec: spec.name if len(spec.shape) > 1 else ""):
+        end = position + sum(math.prod(spec.shape) for spec in group)
+        for start in range(position, end, _PART_VALUES):
+            yield name, slice(start, min(start + _PART_VALUES, end))
+        position = end
+
+
 class BoundModel:
     """A model at a batch size, with its weights: `update` is the paper's update(W, B).
 
@@ -141,12 +167,10 @@ class BoundModel:
         is_statistic = torch.ones(model.size, dtype=torch.bool)
         is_statistic[torch.from_numpy(model.learnable_positions)] = False
         self._statistics = is_statistic.nonzero().flatten().to(device)
+        self._magnitudes: dict[str, float] = {}
         self._parts = [
-            tuple(
-                flat[start : start + _PART_VALUES]
-                for flat in (self.weights, self.previous, self._gradients)
-            )
-            for start in range(0, model.size, _PART_VALUES)
+            _Part(name, self.weights[part], self.previous[part], self._gradients[part])
+            for name, part in _split(model.tensors)
         ]
         self._graph = _BoundGraph(
             model,
@@ -157,6 +181,7 @@ class BoundModel:
                 arithmetic=arithmetic,
                 device=device,
                 workspace=Workspace(device),
+                magnitudes=self._magnitudes,
             ),
         )
         self._loss = SoftmaxGradient(batch_size, model.classes, device)
@@ -164,6 +189,7 @@ class BoundModel:
     def load(self, weights: Tensor) -> int:
         """Set the weights to a copy of flat `weights`; returns the number of this load."""
         self.weights.copy_(weights)
+        self._magnitudes.clear()
         self.loads += 1
         return self.loads
 
@@ -183,8 +209,10 @@ class BoundModel:
         self.weights[self._statistics] = torch.sub(statistics, moves)
         self._gradients[self._statistics] = 0.0
         # Part by part, so that each is read from memory once.
-        for weights, previous, gradients in self._parts:
-            previous.copy_(weights)
-            weights.sub_(gradients.mul_(self._rate))
-            compute_magnitude(weights)
+        self._magnitudes.clear()
+        for part in self._parts:
+            part.previous.copy_(part.weights)
+            part.weights.sub_(part.gradients.mul_(self._rate))
+            magnitude = compute_magnitude(part.weights)
+            self._magnitudes[part.name] = max(magnitude, self._magnitudes.get(part.name, 0.0))
         self.previous[self._statistics] = statistics

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from pol_abci.learning.arithmetic import Contraction, TreeSum, compute_magnitude, quantise
+from pol_abci.learning.arithmetic import TreeSum, compute_magnitude
 from pol_abci.learning.axis import Axis
+from pol_abci.learning.contraction import choose_contraction, contract
 from pol_abci.learning.layer import MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pol_abci.learning.axis import Pair
+    from pol_abci.learning.contraction import Contraction, Scale
     from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, Shape
     from pol_abci.learning.workspace import Workspace
 
-# A tile's matrix of float64 fits what cores have of second-level cache.
-_TILE_VALUES = 3 * 2**16
+# A tile's matrix fits what cores have of second-level cache.
+_TILE_BYTES = 3 * 2**19
 # Narrower inputs make im2col copy runs of a few numbers; with columns first the runs are rows.
 _MIN_CHANNELS_OF_ROW_MAJOR_COLUMNS = 8
 
@@ -80,15 +82,14 @@ class Conv2d:
 
     def evaluate(self, inputs: Tensor, evaluation: Evaluation) -> Tensor:
         """[N, H, W, C] to [N, H', W', filters]."""
-        quantised, exponent = evaluation.quantise(inputs)
-        size, dtype = inputs.shape[0], evaluation.contraction.dtype
-        im2col = Im2col(self, size, dtype, evaluation.workspace, "padded")
-        im2col.inside.copy_(quantised)
+        size, name = inputs.shape[0], f"{self.name}.weight"
         outputs = evaluation.workspace.get(None, (size, *self.output_shape), torch.float32)
-        matrix = outputs.view(-1, self.filters)
+        contraction = evaluation.choose_contraction(name, outputs.numel())
+        im2col = Im2col(self, size, contraction, evaluation.workspace, "padded")
+        units, digits = evaluation.quantise(contraction, inputs, im2col.inside)
         for tile in im2col.tiles:
-            rows = tile.fill()
-            evaluation.contract(rows, exponent, f"{self.name}.weight", matrix[tile.rows])
+            out = outputs[tile.images].view(-1, self.filters)
+            evaluation.contract(contraction, tile.fill(digits), name, units[tile.images], out)
         if self.has_bias:
             outputs.add_(evaluation.weights[f"{self.name}.bias"])
         return outputs
@@ -100,43 +101,46 @@ class Conv2d:
 
 
 class Im2col:
-    """Padded inputs of a convolution, and by tile the matrix [R, K] of what each output sees.
+    """Padded integers of a convolution's inputs, and by tile the matrix of what each output sees.
 
-    A tile is some of the images: as many as keep its matrix in a core's cache. `padded` names the
-    memory of the inputs, which is shared; with None it is this object's own.
+    A tile is some of the images: as many as keep its matrix in a core's cache. `inside`
+    [D, N, H, W, C] is where the integers go. `padded` names their memory, which is shared; with
+    None it is this object's own.
     """
 
     def __init__(
         self,
         layer: Conv2d,
         batch_size: int,
-        dtype: torch.dtype,
+        contraction: Contraction,
         workspace: Workspace,
         padded: str | None,
     ) -> None:
         rows, columns, channels = layer.rows, layer.columns, layer.input_shape[2]
-        shape = (batch_size, rows.padded, columns.padded, channels)
-        images = workspace.get(padded, shape, torch.float32)
-        if shape[1:] != layer.input_shape:
+        shape = (contraction.digits, batch_size, rows.padded, columns.padded, channels)
+        images = workspace.get(padded, shape, contraction.stored)
+        if shape[2:] != layer.input_shape:
             images.zero_()
-        self.inside = images[:, rows.inside, columns.inside]
-        image, row, column, channel = images.stride()
+        self.inside = images[:, :, rows.inside, columns.inside]
+        digit, image, row, column, channel = images.stride()
+        pixels = (rows.output, columns.output)
         windows = images.as_strided(
-            (batch_size, rows.output, columns.output, rows.taps, columns.taps, channels),
-            (image, row * layer.stride[0], column * layer.stride[1], row, column, channel),
+            (*shape[:2], *pixels, rows.taps, columns.taps, channels),
+            (digit, image, row * layer.stride[0], column * layer.stride[1], row, column, channel),
             rows.start * row + columns.start * column,
         )
-        size = _count_images_of_tile(layer, batch_size)
+        size = _count_images_of_tile(layer, batch_size, contraction)
         self.tiles = [
-            Tile(layer, start, windows[start : start + size], dtype, workspace)
+            Tile(layer, start, windows[:, start : start + size], contraction, workspace)
             for start in range(0, batch_size, size)
         ]
 
 
-def _count_images_of_tile(layer: Conv2d, batch_size: int) -> int:
+def _count_images_of_tile(layer: Conv2d, batch_size: int, contraction: Contraction) -> int:
     """Images whose matrix fits a cache, or is about as big as that of the weights."""
     pixels = layer.rows.output * layer.columns.output
-    rows = max(_TILE_VALUES // layer.products, layer.filters)
+    bytes_of_row = layer.products * min(contraction.digits, 2) * contraction.dtype.itemsize
+    rows = max(_TILE_BYTES // bytes_of_row, layer.filters)
     tiles = -(-batch_size // max(1, rows // pixels))
     return -(-batch_size // tiles)
 
@@ -149,37 +153,37 @@ class Tile:
         layer: Conv2d,
         start: int,
         windows: Tensor,
-        dtype: torch.dtype,
+        contraction: Contraction,
         workspace: Workspace,
     ) -> None:
-        self.size = windows.shape[0]
+        digits, self.size = windows.shape[:2]
         self.images = slice(start, start + self.size)
         pixels = layer.rows.output * layer.columns.output
         self.rows = slice(start * pixels, (start + self.size) * pixels)
-        shape = (self.size * pixels, layer.products)
+        shape = (digits, self.size * pixels, layer.products)
         self._windows, self._target = windows, None
-        if dtype == torch.float32 and windows.is_contiguous():
+        if contraction.dtype == contraction.stored and windows[0].is_contiguous():
             self._matrix = windows.view(shape)
         elif layer.input_shape[2] < _MIN_CHANNELS_OF_ROW_MAJOR_COLUMNS:
-            self._windows = windows.permute(3, 4, 5, 0, 1, 2)
-            self._target = workspace.get("columns", tuple(self._windows.shape), dtype)
-            self._matrix = self._target.view(layer.products, -1).t()
+            self._windows = windows.permute(0, 4, 5, 6, 1, 2, 3)
+            self._target = workspace.get("columns", tuple(self._windows.shape), contraction.dtype)
+            self._matrix = self._target.view(digits, layer.products, -1).transpose(1, 2)
         else:
-            self._target = workspace.get("columns", tuple(windows.shape), dtype)
+            self._target = workspace.get("columns", tuple(windows.shape), contraction.dtype)
             self._matrix = self._target.view(shape)
 
-    def fill(self) -> Tensor:
-        """The matrix [R, K] of the inputs that lie inside now, until another one is filled."""
+    def fill(self, digits: int) -> Tensor:
+        """The matrix [D, R, K] of the integers inside now, until another one is filled."""
         if self._target is not None:
-            self._target.copy_(self._windows)
-        return self._matrix
+            self._target[:digits].copy_(self._windows[:digits])
+        return self._matrix[:digits]
 
 
 class Col2im:
     """The sum of gradients [R, K] of what each output saw, at the inputs that it saw.
 
-    Two passes of one axis each. All terms are multiples of one unit and their sums are exact in
-    `dtype`, so that the order does not matter.
+    Two passes of one axis each. All terms are integers and their sums are exact in `dtype`, so
+    that the order does not matter.
     """
 
     def __init__(
@@ -202,135 +206,140 @@ class Col2im:
         ]
         self._inside = self._images[:, rows.inside, columns.inside]
 
-    def sum(self, out: Tensor) -> Tensor:
-        """Write RN32 of the sums of what `matrix` holds to `out` [N, H, W, C]."""
+    def sum(self, exponent: int, out: Tensor) -> None:
+        """Write RN32 of the sums, in units of 2^exponent, to `out` [N, H, W, C]."""
         self._wide.zero_()
         for target, source in self._across:
             target.add_(source)
         self._images.zero_()
         for target, source in self._down:
             target.add_(source)
-        return out.copy_(self._inside)
+        out.copy_(self._inside).mul_(2.0**exponent)
+
+
+class _Weights:
+    """A convolution's weights as operands of a contraction."""
+
+    def __init__(self, values: Tensor, contraction: Contraction, workspace: Workspace) -> None:
+        self._values, self._contraction = values, contraction
+        shape = (contraction.digits, *values.shape)
+        self._stored = workspace.get("weights", shape, contraction.stored)
+        self._wide = None
+        if contraction.dtype != contraction.stored:
+            self._wide = workspace.get("wide-weights", shape, contraction.dtype)
+
+    def quantise(self, magnitude: float) -> tuple[Tensor, Scale]:
+        """[D, K, O] as they are now, until others are quantised."""
+        scale = self._contraction.quantise(self._values, magnitude, self._stored)
+        stored = self._stored if self._wide is None else self._wide.copy_(self._stored)
+        return stored[: scale.digits], scale
 
 
 class _BoundConv2d:
     def __init__(self, layer: Conv2d, binding: Binding, *, is_first: bool) -> None:
         size, workspace = binding.batch_size, binding.workspace
-        name = f"{layer.name}.weight"
-        self._weights, self._gradient = binding.weights[name], binding.gradients[name]
-        self._forward = Contraction(binding.arithmetic.forward_bits)
-        self._backward = Contraction(binding.arithmetic.backward_bits)
-        self._im2col_forward = Im2col(layer, size, self._forward.dtype, workspace, None)
-        self._im2col_backward = self._im2col_forward
-        self._has_same_bits = self._forward.bits == self._backward.bits
-        if not self._has_same_bits:
-            self._im2col_backward = Im2col(layer, size, self._backward.dtype, workspace, None)
-        self._quantised_weights = workspace.get(
-            "weights", tuple(self._weights.shape), torch.float32
-        )
-        self._wide_weights = workspace.get(
-            "wide-weights", (layer.products, layer.filters), torch.float64
-        )
+        self._binding, self._name = binding, f"{layer.name}.weight"
+        self._weights = binding.weights[self._name]
+        self._gradient = binding.gradients[self._name]
         self._outputs = workspace.get(None, (size, *layer.output_shape), torch.float32)
         self._output_matrix = self._outputs.view(-1, layer.filters)
-        shape = tuple(self._output_matrix.shape)
-        self._quantised_gradient = workspace.get("gradient", shape, torch.float32)
-        self._rows = shape[0]
+        rows = self._output_matrix.shape[0]
+        seen_by = layer.rows.taps * layer.columns.taps * layer.filters
+        arithmetic, products = binding.arithmetic, rows * layer.products * layer.filters
+        self._forward = choose_contraction(
+            arithmetic.forward_bits,
+            binding.device,
+            products=products,
+            shortest=layer.products,
+            longest=layer.products,
+        )
+        self._backward = choose_contraction(
+            arithmetic.backward_bits,
+            binding.device,
+            products=products,
+            shortest=layer.filters,
+            longest=max(rows, seen_by),
+        )
+        backward = self._backward
+        self._im2col_forward = Im2col(layer, size, self._forward, workspace, None)
+        self._im2col_backward = self._im2col_forward
+        self._has_same_operands = (self._forward.bits, self._forward.dtype) == (
+            backward.bits,
+            backward.dtype,
+        )
+        if not self._has_same_operands:
+            self._im2col_backward = Im2col(layer, size, backward, workspace, None)
+        self._forward_weights = _Weights(self._weights, self._forward, workspace)
+        self._backward_weights = _Weights(self._weights, backward, workspace)
+        shape = (backward.digits, rows, layer.filters)
+        self._quantised_gradient = workspace.get("gradient", shape, backward.stored)
         self._bias = None
         if layer.has_bias:
             self._bias = binding.weights[f"{layer.name}.bias"]
             self._to_bias = binding.gradients[f"{layer.name}.bias"]
-            self._sum = TreeSum(workspace.get("sum", shape, torch.float32))
-        self._total = workspace.get("total", tuple(self._weights.shape), torch.float64)
-        assert self._rows <= self._backward.max_products
-        self._input_products = layer.rows.taps * layer.columns.taps * layer.filters
+            self._sum = TreeSum(workspace.get("sum", shape[1:], torch.float32))
+        self._total = workspace.get(
+            "total", tuple(self._weights.shape), backward.choose_sum_dtype(rows)
+        )
         self._is_first = is_first
         self._col2im: dict[int, Col2im] = {}
         if not is_first:
-            dtype = (
-                self._backward.dtype
-                if self._backward.is_exact_in_dtype(self._input_products)
-                else torch.float64
-            )
-            assert self._input_products <= self._backward.max_products
             self._input_gradient = workspace.get(None, (size, *layer.input_shape), torch.float32)
             if not layer.is_pointwise:
+                dtype = backward.choose_sum_dtype(seen_by)
                 self._col2im = {
                     tile.size: Col2im(layer, tile.size, dtype, workspace)
                     for tile in self._im2col_backward.tiles
                 }
 
     def forward(self, inputs: Tensor) -> Tensor:
-        forward, backward = self._forward, self._backward
         magnitude = compute_magnitude(inputs)
-        self._weights_magnitude = compute_magnitude(self._weights)
-        self._inputs_exponent = quantise(
-            inputs, magnitude, forward.bits, self._im2col_forward.inside
-        )
-        exponent, weights = self._quantise_weights(forward)
-        lift = forward.compute_lift(self._inputs_exponent + exponent, weights.shape[0])
-        if lift != 1.0:
-            weights = weights / lift
+        self._weights_magnitude = self._binding.get_magnitude(self._name)
+        scale = self._forward.quantise(inputs, magnitude, self._im2col_forward.inside)
+        weights, weights_scale = self._forward_weights.quantise(self._weights_magnitude)
+        exponent = scale.exponent + weights_scale.exponent
         for tile in self._im2col_forward.tiles:
-            forward.contract(tile.fill(), weights, self._output_matrix[tile.rows])
-        if lift != 1.0:
-            self._outputs.mul_(lift)
-        if not self._has_same_bits:
-            self._inputs_exponent = quantise(
-                inputs, magnitude, backward.bits, self._im2col_backward.inside
-            )
+            out = self._output_matrix[tile.rows]
+            contract(self._forward, tile.fill(scale.digits), weights, exponent, out)
+        if not self._has_same_operands:
+            scale = self._backward.quantise(inputs, magnitude, self._im2col_backward.inside)
+        self._inputs_scale = scale
         return self._outputs if self._bias is None else self._outputs.add_(self._bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        backward = self._backward
+        backward, quantised = self._backward, self._quantised_gradient
         rows = gradient.view(self._output_matrix.shape)
-        quantised = self._quantised_gradient
-        exponent = quantise(rows, compute_magnitude(rows), backward.bits, quantised)
+        scale = backward.quantise(rows, compute_magnitude(rows), quantised)
         if self._bias is not None:
-            self._sum.buffer.copy_(quantised)
+            backward.restore(quantised, scale, self._sum.buffer)
             self._to_bias.copy_(self._sum.reduce())
-        weights_exponent, weights = self._quantise_weights(backward)
-        lift = backward.compute_lift(
-            exponent + max(self._inputs_exponent, weights_exponent),
-            max(self._rows, self._input_products),
-        )
-        if lift != 1.0:
-            quantised.div_(lift)
-        outputs = quantised.to(backward.dtype)
+        weights, weights_scale = self._backward_weights.quantise(self._weights_magnitude)
+        to_weights = scale.exponent + self._inputs_scale.exponent
+        to_inputs = scale.exponent + weights_scale.exponent
+        outputs = quantised[: scale.digits].to(backward.dtype)
         tiles = self._im2col_backward.tiles
         if len(tiles) > 1:
             self._total.zero_()
         for tile in tiles:
-            columns, part = tile.fill().t(), outputs[tile.rows]
+            columns = tile.fill(self._inputs_scale.digits).transpose(1, 2)
+            part = outputs[:, tile.rows]
             if len(tiles) > 1:
-                backward.add_product(columns, part, self._total)
+                self._total.add_(backward.multiply(columns, part).to(self._total.dtype))
             else:
-                backward.contract(columns, part, self._gradient)
+                contract(backward, columns, part, to_weights, self._gradient)
             if not self._is_first:
-                self._give_back(part, weights, tile)
+                self._give_back(part, weights, to_inputs, tile)
         if len(tiles) > 1:
-            self._gradient.copy_(self._total)
-        if lift != 1.0:
-            self._gradient.mul_(lift)
-            if not self._is_first:
-                self._input_gradient.mul_(lift)
+            self._gradient.copy_(self._total).mul_(2.0**to_weights)
         return gradient if self._is_first else self._input_gradient
 
-    def _quantise_weights(self, contraction: Contraction) -> tuple[int, Tensor]:
-        """The exponent, and Q of the weights in the contraction's type."""
-        quantised = self._quantised_weights
-        exponent = quantise(self._weights, self._weights_magnitude, contraction.bits, quantised)
-        if contraction.dtype == torch.float32:
-            return exponent, quantised
-        return exponent, self._wide_weights.copy_(quantised)
-
-    def _give_back(self, outputs: Tensor, weights: Tensor, tile: Tile) -> None:
-        """Write the gradient of a tile's images, from that of its outputs [R, O]."""
-        result = self._input_gradient[tile.images]
+    def _give_back(self, outputs: Tensor, weights: Tensor, exponent: int, tile: Tile) -> None:
+        """Write the gradient of a tile's images, from that of its outputs [D, R, O]."""
+        result, transposed = self._input_gradient[tile.images], weights.transpose(1, 2)
         if not self._col2im:
-            self._backward.contract(outputs, weights.t(), result.view(outputs.shape[0], -1))
+            out = result.view(outputs.shape[1], -1)
+            contract(self._backward, outputs, transposed, exponent, out)
             return
         col2im = self._col2im[tile.size]
-        dtype = col2im.matrix.dtype
-        torch.mm(outputs.to(dtype), weights.to(dtype).t(), out=col2im.matrix)
-        col2im.sum(result)
+        self._backward.multiply(outputs, transposed, out=col2im.matrix)
+        col2im.sum(exponent, result)

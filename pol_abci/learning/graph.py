@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pol_abci.learning.layer import Layer, Shape, TensorSpec
 
 _DRAW_BYTES = 3
+_PART_VALUES = 2**19
+"""Evaluated at once, of a graph's biggest value: more leave the caches between two layers."""
+_MIN_IMAGES = 32
+"""Evaluated at once: fewer cost more in operations than they save in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,13 @@ class Model:
     def evaluate(self, flat: Tensor, images: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         """Logits [N, C] of images [N, H, W, C] in evaluation mode; bool [N], which are valid."""
         evaluation = Evaluation(self.split(flat), bits, images.device)
+        biggest = max(math.prod(node.shape) for node in self.nodes)
+        at_once = max(_MIN_IMAGES, _PART_VALUES // biggest)
+        logits = [self._evaluate_part(evaluation, part) for part in torch.split(images, at_once)]
+        return torch.cat(logits), evaluation.get_valid()
+
+    def _evaluate_part(self, evaluation: Evaluation, images: Tensor) -> Tensor:
+        evaluation.begin(len(images))
         values: list[Tensor | None] = [images]
         for node, step in zip(self.nodes, self.plan, strict=True):
             inputs = values[step.source]
@@ -206,10 +217,9 @@ class Model:
             for value in step.last_reads:
                 values[value] = None
             values.append(outputs)
-        assert evaluation.is_valid is not None
         logits = values[-1]
         assert logits is not None
-        return logits, evaluation.is_valid
+        return logits
 
 
 def _draw_weights(chain_seed: bytes, name: str, bound: float, shape: Shape) -> Tensor:

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
-from pol_abci.learning.arithmetic import (
-    Contraction,
-    compute_magnitude,
-    quantise,
-    quantise_images,
-)
+from pol_abci.learning.arithmetic import compute_magnitude
+from pol_abci.learning.contraction import choose_contraction
 from pol_abci.learning.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from pol_abci.learning.contraction import Contraction, Scale
     from pol_abci.rules.params import ArithmeticParams
 
 Shape = tuple[int, ...]
@@ -56,7 +53,8 @@ class Binding:
     """What a layer is bound to: views of flat weights and gradients, sizes, bits and memory.
 
     `gradients` holds, for a running statistic r with new value x, r - x: the update is then the
-    same two operations for every value, with the momentum in place of the rate.
+    same two operations for every value, with the momentum in place of the rate. `magnitudes` are
+    those of weights that the last update has looked at already.
     """
 
     weights: Mapping[str, Tensor]
@@ -65,6 +63,12 @@ class Binding:
     arithmetic: ArithmeticParams
     device: torch.device
     workspace: Workspace
+    magnitudes: Mapping[str, float]
+
+    def get_magnitude(self, name: str) -> float:
+        """`compute_magnitude` of a weight as it is now. Raises `InvalidStep`."""
+        known = self.magnitudes.get(name)
+        return compute_magnitude(self.weights[name]) if known is None else known
 
 
 class BoundLayer(Protocol):
@@ -112,33 +116,62 @@ class Layer(Protocol):
 
 
 class Evaluation:
-    """A model's weights quantised for evaluation, and which images of a batch stay valid."""
+    """Images on their way through a model, part by part: its weights, and which stay valid."""
 
     def __init__(self, weights: Mapping[str, Tensor], bits: int, device: torch.device) -> None:
         self.weights = weights
         self.workspace = Workspace(device)
-        self.contraction = Contraction(bits)
-        self.is_valid: Tensor | None = None
-        self._quantised: dict[str, tuple[Tensor, int]] = {}
+        self._bits, self._device = bits, device
+        self._are_valid: list[Tensor] = []
+        self._quantised: dict[tuple[str, torch.dtype], tuple[Tensor, Scale]] = {}
 
-    def get_quantised_weights(self, name: str) -> tuple[Tensor, int]:
-        """Q of a weight in the contraction's type, and its exponent."""
-        if name not in self._quantised:
-            weights = self.weights[name]
-            values = torch.empty_like(weights)
-            exponent = quantise(weights, compute_magnitude(weights), self.contraction.bits, values)
-            self._quantised[name] = (values.to(self.contraction.dtype), exponent)
-        return self._quantised[name]
+    def begin(self, images: int) -> None:
+        """Begin with so many further images."""
+        self._are_valid.append(torch.ones(images, dtype=torch.bool, device=self._device))
 
-    def quantise(self, values: Tensor) -> tuple[Tensor, int]:
-        """Q of each image; images that are not finite, or too big, are noted as invalid."""
-        quantised, is_valid, exponent = quantise_images(values, self.contraction.bits)
-        self.is_valid = is_valid if self.is_valid is None else self.is_valid & is_valid
-        return quantised, exponent
+    def get_valid(self) -> Tensor:
+        """Bool [N]: of all images so far, which are valid."""
+        return torch.cat(self._are_valid)
 
-    def contract(self, rows: Tensor, exponent: int, name: str, out: Tensor) -> Tensor:
-        """Write RN32 of the exact product of quantised rows [R, K] and a weight [K, O] to `out`."""
-        weights, weights_exponent = self.get_quantised_weights(name)
-        lift = self.contraction.compute_lift(exponent + weights_exponent, rows.shape[1])
-        self.contraction.contract(rows if lift == 1.0 else rows / lift, weights, out)
-        return out if lift == 1.0 else out.mul_(lift)
+    def choose_contraction(self, name: str, outputs: int) -> Contraction:
+        """How this many values are made of products with the weight [K, O] of this name."""
+        length = self.weights[name].shape[0]
+        return choose_contraction(
+            self._bits,
+            self._device,
+            products=outputs * length,
+            shortest=length,
+            longest=length,
+        )
+
+    def quantise(self, contraction: Contraction, values: Tensor, out: Tensor) -> tuple[Tensor, int]:
+        """Write the integers of each image to `out` [D, N, …]; units [N] and the digits in use.
+
+        Images that are not finite, or too big, are noted as invalid.
+        """
+        units, is_valid, digits = contraction.quantise_images(values, out)
+        self._are_valid[-1].logical_and_(is_valid)
+        return units, digits
+
+    def contract(
+        self, contraction: Contraction, rows: Tensor, name: str, units: Tensor, out: Tensor
+    ) -> None:
+        """Write RN32 of the exact product of rows [D, R, K] of images and a weight to `out` [R, O].
+
+        `units` [N] are those of the images that the rows belong to, as many to each.
+        """
+        weights, scale = self._get_weights(contraction, name)
+        units = torch.mul(units, 2.0**scale.exponent)
+        out.copy_(contraction.multiply(rows, weights)).view(len(units), -1).mul_(units[:, None])
+
+    def _get_weights(self, contraction: Contraction, name: str) -> tuple[Tensor, Scale]:
+        """A weight as operand [D, K, O]: made once, though tiles ask for it one by one."""
+        key = (name, contraction.stored)
+        if key not in self._quantised:
+            values = self.weights[name]
+            stored = torch.empty(
+                (contraction.digits, *values.shape), dtype=contraction.stored, device=values.device
+            )
+            scale = contraction.quantise(values, compute_magnitude(values), stored)
+            self._quantised[key] = (stored[: scale.digits].to(contraction.dtype), scale)
+        return self._quantised[key]

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from pol_abci.learning.arithmetic import (
-    Contraction,
     TreeSum,
     compute_inverse_root,
     compute_magnitude,
-    quantise,
     round_to_float32,
 )
+from pol_abci.learning.contraction import choose_contraction, contract
 from pol_abci.learning.layer import MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
@@ -261,10 +260,14 @@ class Linear:
 
     def evaluate(self, inputs: Tensor, evaluation: Evaluation) -> Tensor:
         """[N, in] to [N, out]."""
-        quantised, exponent = evaluation.quantise(inputs)
-        rows = quantised.to(evaluation.contraction.dtype)
-        outputs = evaluation.workspace.get(None, (rows.shape[0], self.outputs), torch.float32)
-        evaluation.contract(rows, exponent, f"{self.name}.weight", outputs)
+        size, name = inputs.shape[0], f"{self.name}.weight"
+        outputs = evaluation.workspace.get(None, (size, self.outputs), torch.float32)
+        contraction = evaluation.choose_contraction(name, outputs.numel())
+        shape = (contraction.digits, *inputs.shape)
+        stored = evaluation.workspace.get(None, shape, contraction.stored)
+        units, digits = evaluation.quantise(contraction, inputs, stored)
+        rows = stored[:digits].to(contraction.dtype)
+        evaluation.contract(contraction, rows, name, units, outputs)
         return outputs.add_(evaluation.weights[f"{self.name}.bias"]) if self.has_bias else outputs
 
     def describe(self) -> str:
@@ -275,17 +278,28 @@ class Linear:
 class _BoundLinear:
     def __init__(self, layer: Linear, binding: Binding, *, is_first: bool) -> None:
         size, workspace = binding.batch_size, binding.workspace
-        weight = f"{layer.name}.weight"
-        self._weights, self._gradient = binding.weights[weight], binding.gradients[weight]
+        self._binding, self._name = binding, f"{layer.name}.weight"
+        self._weights = binding.weights[self._name]
+        self._gradient = binding.gradients[self._name]
         self._is_first = is_first
-        self._forward = Contraction(binding.arithmetic.forward_bits)
-        self._backward = Contraction(binding.arithmetic.backward_bits)
-        self._products = max(size, layer.outputs)
         inputs, outputs = (size, *layer.input_shape), (size, layer.outputs)
-        self._quantised_inputs = workspace.get(None, inputs, torch.float32)
-        self._quantised_weights = workspace.get(
-            "weights", tuple(self._weights.shape), torch.float32
+        self._forward, self._backward = (
+            choose_contraction(
+                bits,
+                binding.device,
+                products=self._weights.numel() * size,
+                shortest=min(*inputs, *outputs),
+                longest=max(*inputs, *outputs),
+            )
+            for bits in (binding.arithmetic.forward_bits, binding.arithmetic.backward_bits)
         )
+        self._operands = [
+            tuple(
+                workspace.get(purpose, (contraction.digits, *shape), contraction.stored)
+                for purpose, shape in ((own, inputs), ("weights", tuple(self._weights.shape)))
+            )
+            for own, contraction in (("inputs", self._forward), (None, self._backward))
+        ]
         self._outputs = workspace.get(None, outputs, torch.float32)
         self._input_gradient = workspace.get(None, inputs, torch.float32)
         self._bias = None
@@ -293,43 +307,41 @@ class _BoundLinear:
             self._bias = binding.weights[f"{layer.name}.bias"]
             self._to_bias = binding.gradients[f"{layer.name}.bias"]
             self._sum = TreeSum(workspace.get("sum", outputs, torch.float32))
-        self._quantised_gradient = workspace.get("gradient", outputs, torch.float32)
+        self._quantised_gradient = workspace.get(
+            "gradient", (self._backward.digits, *outputs), self._backward.stored
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         forward, backward = self._forward, self._backward
-        rows, weights = self._quantised_inputs, self._quantised_weights
-        inputs_magnitude = compute_magnitude(inputs)
-        self._weights_magnitude = compute_magnitude(self._weights)
-        exponent = quantise(inputs, inputs_magnitude, forward.bits, rows) + quantise(
-            self._weights, self._weights_magnitude, forward.bits, weights
+        (rows, weights), (kept_rows, _) = self._operands
+        magnitude = compute_magnitude(inputs)
+        self._weights_magnitude = self._binding.get_magnitude(self._name)
+        scale = forward.quantise(inputs, magnitude, rows)
+        weights_scale = forward.quantise(self._weights, self._weights_magnitude, weights)
+        contract(
+            forward,
+            rows[: scale.digits].to(forward.dtype),
+            weights[: weights_scale.digits].to(forward.dtype),
+            scale.exponent + weights_scale.exponent,
+            self._outputs,
         )
-        lift = forward.compute_lift(exponent, rows.shape[1])
-        if lift != 1.0:
-            rows.div_(lift)
-        forward.contract(rows.to(forward.dtype), weights.to(forward.dtype), self._outputs)
-        if lift != 1.0:
-            self._outputs.mul_(lift)
-        self._inputs_exponent = quantise(inputs, inputs_magnitude, backward.bits, rows)
+        self._inputs_scale = backward.quantise(inputs, magnitude, kept_rows)
         return self._outputs if self._bias is None else self._outputs.add_(self._bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
         backward, quantised = self._backward, self._quantised_gradient
-        exponent = quantise(gradient, compute_magnitude(gradient), backward.bits, quantised)
+        inputs, weights = self._operands[1]
+        scale = backward.quantise(gradient, compute_magnitude(gradient), quantised)
         if self._bias is not None:
-            self._sum.buffer.copy_(quantised)
+            backward.restore(quantised, scale, self._sum.buffer)
             self._to_bias.copy_(self._sum.reduce())
-        weights = self._quantised_weights
-        weights_exponent = quantise(self._weights, self._weights_magnitude, backward.bits, weights)
-        lift = backward.compute_lift(
-            exponent + max(self._inputs_exponent, weights_exponent), self._products
-        )
-        if lift != 1.0:
-            quantised.div_(lift)
-        outputs = quantised.to(backward.dtype)
-        backward.contract(self._quantised_inputs.to(backward.dtype).t(), outputs, self._gradient)
-        if lift != 1.0:
-            self._gradient.mul_(lift)
+        outputs = quantised[: scale.digits].to(backward.dtype)
+        columns = inputs[: self._inputs_scale.digits].to(backward.dtype).transpose(1, 2)
+        exponent = scale.exponent + self._inputs_scale.exponent
+        contract(backward, columns, outputs, exponent, self._gradient)
         if self._is_first:
             return gradient
-        result = backward.contract(outputs, weights.to(backward.dtype).t(), self._input_gradient)
-        return result if lift == 1.0 else result.mul_(lift)
+        weights_scale = backward.quantise(self._weights, self._weights_magnitude, weights)
+        transposed = weights[: weights_scale.digits].to(backward.dtype).transpose(1, 2)
+        exponent = scale.exponent + weights_scale.exponent
+        return contract(backward, outputs, transposed, exponent, self._input_gradient)

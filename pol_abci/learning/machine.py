@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
 import torch
 
@@ -99,6 +100,26 @@ def check_machine(device: torch.device) -> None:
         )
     for dtype, operand_bits, products in ((torch.float32, 7, 2**10), (torch.float64, 21, 2**11)):
         _check_products(device, dtype, operand_bits, products)
+
+
+@cache
+def multiplies_digits(device: torch.device) -> bool:
+    """Whether int8 matrices are multiplied exactly on a device, by instructions made for it.
+
+    Kernels for processors without them may saturate sums of two products at 16 bits, and would be
+    slower than floats. They do so at the extremes, which are looked at.
+    """
+    if device.type != "cpu" or not torch.cpu._is_vnni_supported():  # noqa: SLF001 - it has no other name
+        return False
+    for rows, products, columns in ((1, 64, 8), (4, 512, 512), (_SIDE, 147, 64), (64, 1152, 100)):
+        for left, right in ((127, 127), (127, -128), (-128, 127), (-128, -128)):
+            a = torch.full((rows, products), left, dtype=torch.int8)
+            b = torch.full((products, columns), right, dtype=torch.int8)
+            for transposed in (a, a.t().contiguous().t()):
+                product = torch._int_mm(transposed, b)  # noqa: SLF001 - as above
+                if not bool((product == left * right * products).all()):
+                    return False
+    return True
 
 
 def _check_cublas_environment() -> None:

@@ -7,8 +7,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.arithmetic import MAX_BITS, round_to_float32
+from pol_abci.learning.arithmetic import round_to_float32
 from pol_abci.learning.bound_model import BoundModel
+from pol_abci.learning.contraction import MAX_BITS
 from pol_abci.learning.convolution import Conv2d
 from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
 from pol_abci.learning.layers import BatchNorm, Linear

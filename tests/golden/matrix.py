@@ -32,17 +32,20 @@ SETTINGS: tuple[dict[str, str], ...] = (
     {"OMP_NUM_THREADS": "2"},
     {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default"},
     {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2"},
+    {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"},  # its int8 products saturate
     {"OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"},
     {"OMP_NUM_THREADS": "2", "MKL_CBWR": "AVX2", "PYTHONHASHSEED": "1"},
 )
 WALK = """
 import json, torch
 from pol_abci.learning.golden import compute_golden_walk
+from pol_abci.learning.machine import CPU, multiplies_digits
 from tests.golden.networks import compute_networks
 print(json.dumps({
     "torch": torch.__version__.partition("+")[0],
     "kernels": torch.backends.cpu.get_cpu_capability(),
     "threads": torch.get_num_threads(),
+    "products": "digits" if multiplies_digits(CPU) else "floats",
     "made": compute_golden_walk(),
     "networks": compute_networks(),
 }))
@@ -52,7 +55,14 @@ print(json.dumps({
 def main() -> int:
     """Print the table; 1 when a walk came out otherwise."""
     expected = (read_golden_walk()["made"], read_networks())
-    columns = ("settings", "torch", "kernels", "threads", "last weights of the walk, of resnet18")
+    columns = (
+        "settings",
+        "torch",
+        "kernels",
+        "threads",
+        "products",
+        "last weights of the walk, of resnet18",
+    )
     table = Table(*columns, "")
     are_same = []
     for folder in (None, install_other_torch()):
@@ -62,7 +72,7 @@ def main() -> int:
             are_same.append((walk["made"], walk["networks"]) == expected)
             table.add_row(
                 " ".join(f"{name}={value}" for name, value in settings.items()),
-                *(str(walk[name]) for name in ("torch", "kernels", "threads")),
+                *(str(walk[name]) for name in ("torch", "kernels", "threads", "products")),
                 f"{walk['made']['last_root'][:16]} "
                 f"{walk['networks']['resnet18 16/8']['weights'][:16]}",
                 "same" if are_same[-1] else "DIFFERS",

@@ -34,6 +34,7 @@ def bind(
         arithmetic=ArithmeticParams(version=1, forward_bits=bits[0], backward_bits=bits[1]),
         device=CPU,
         workspace=Workspace(CPU),
+        magnitudes={},
     )
     return layer.bind(binding, is_first=is_first), gradients
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from pol_abci.learning.machine import list_devices
+from pol_abci.learning import contraction
+from pol_abci.learning.machine import CPU, list_devices, multiplies_digits
 from pol_abci.learning.task import Task, load_task
 from pol_abci.learning.walk import Head
 from pol_abci.rules.seed import compute_first_seed
@@ -35,6 +36,18 @@ def device(request: pytest.FixtureRequest) -> str:
     """Each device of this machine."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(params=["floats", "digits"])
+def _each_contraction(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of every size by floats, then by digits where this processor can."""
+    if request.param == "floats":
+        monkeypatch.setattr(contraction, "multiplies_digits", lambda _device: False)
+    elif multiplies_digits(CPU):
+        monkeypatch.setattr(contraction, "_MIN_PRODUCTS_OF_DIGITS", 0)
+        monkeypatch.setattr(contraction, "_MIN_SUM_OF_DIGITS", {1: 0, 3: 0})
+    else:
+        pytest.skip("this processor has no instructions for int8 products")
 
 
 @pytest.fixture(scope="session")

@@ -9,26 +9,51 @@ import numpy as np
 import pytest
 import torch
 
+from pol_abci.learning import contraction as contractions
 from pol_abci.learning.arithmetic import (
-    Contraction,
     InvalidStep,
     SoftmaxGradient,
     TreeSum,
     compute_magnitude,
-    quantise,
-    quantise_images,
     round_to_float32,
 )
-from pol_abci.learning.machine import InexactMachine, check_machine, open_device
+from pol_abci.learning.contraction import (
+    Contraction,
+    DigitContraction,
+    FloatContraction,
+    Scale,
+    choose_contraction,
+    contract,
+)
+from pol_abci.learning.machine import (
+    InexactMachine,
+    check_machine,
+    multiplies_digits,
+    open_device,
+)
 from tests.unit.learning import integer_reference as reference
 
 CPU = torch.device("cpu")
 
 
-def quantise_here(values: reference.Floats, bits: int) -> reference.Floats:
+KINDS: list[type[FloatContraction | DigitContraction]] = [FloatContraction, DigitContraction]
+needs_digits = pytest.mark.skipif(
+    not multiplies_digits(CPU), reason="this processor has no instructions for int8 products"
+)
+
+
+def quantise(contraction: Contraction, values: reference.Floats) -> tuple[torch.Tensor, Scale]:
+    """Operand [D, …] and its scale."""
     tensor = torch.from_numpy(values)
-    out = torch.empty_like(tensor)
-    quantise(tensor, compute_magnitude(tensor), bits, out)
+    out = torch.full((contraction.digits, *tensor.shape), 77, dtype=contraction.stored)
+    scale = contraction.quantise(tensor, compute_magnitude(tensor), out)
+    return out[: scale.digits], scale
+
+
+def quantise_and_restore(contraction: Contraction, values: reference.Floats) -> reference.Floats:
+    operand, scale = quantise(contraction, values)
+    out = torch.empty(operand.shape[1:])
+    contraction.restore(operand, scale, out)
     return out.numpy()
 
 
@@ -52,43 +77,73 @@ def make_values(kind: str, count: int = 257) -> reference.Floats:
     }[kind]
 
 
+VALUES = [
+    "normal",
+    "ties",
+    "negative",
+    "tiny",
+    "vanishing",
+    "subnormal beside large",
+    "huge",
+    "power of two",
+    "just below a power of two",
+    "zeros",
+]
+
+
 @pytest.mark.parametrize("bits", [2, 8, 16, 20, 22])
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "normal",
-        "ties",
-        "negative",
-        "tiny",
-        "vanishing",
-        "subnormal beside large",
-        "huge",
-        "power of two",
-        "just below a power of two",
-        "zeros",
-    ],
-)
+@pytest.mark.parametrize("kind", VALUES)
 def test_quantise_is_the_definition(kind: str, bits: int) -> None:
     values = make_values(kind)
     expected = reference.to_floats(*reference.quantise(values, bits))
-    np.testing.assert_array_equal(quantise_here(values, bits), expected)
+    np.testing.assert_array_equal(quantise_and_restore(FloatContraction(bits), values), expected)
 
 
-def test_quantise_reports_an_exponent_above_its_values() -> None:
-    values = torch.tensor([0.3, -1.0])
-    out = torch.empty(2)
-    exponent = quantise(values, compute_magnitude(values), 8, out)
-    assert 2.0 ** (exponent - 1) <= out.abs().max() < 2.0**exponent
+@pytest.mark.parametrize("bits", [2, 7, 8, 9, 12, 16])
+@pytest.mark.parametrize("kind", VALUES)
+def test_digits_are_of_the_same_integers(kind: str, bits: int) -> None:
+    values = make_values(kind)
+    expected = reference.to_floats(*reference.quantise(values, bits))
+    np.testing.assert_array_equal(quantise_and_restore(DigitContraction(bits), values), expected)
 
 
-def test_each_image_has_its_own_scale() -> None:
-    kinds = ("normal", "tiny", "zeros", "vanishing", "huge")
+def test_every_integer_of_16_bits_has_its_digits() -> None:
+    integers = np.arange(-32_767, 32_768, dtype=np.float32)
+    operand, scale = quantise(DigitContraction(16), integers)
+    assert scale == Scale(0, 3)
+    total = sum(256**i * operand[i].to(torch.int64) for i in range(3))
+    assert torch.equal(torch.as_tensor(total), torch.arange(-32_767, 32_768))
+    _, scale = quantise(DigitContraction(16), integers[integers <= 32_639])
+    assert scale.digits == 3, "-32,767 has as many as 32,767"
+    _, scale = quantise(DigitContraction(16), integers[np.abs(integers) <= 32_639])
+    assert scale.digits == 2
+
+
+@pytest.mark.parametrize("part", [1, 5, 1_000_000])
+def test_digits_do_not_depend_on_the_parts_that_are_quantised(
+    monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    values = make_matrix((31, 17), 3)
+    expected, _ = quantise(DigitContraction(16), values)
+    monkeypatch.setattr(contractions, "_PART_VALUES", part)
+    assert torch.equal(quantise(DigitContraction(16), values)[0], expected)
+
+
+@pytest.mark.parametrize("contraction", [FloatContraction(16), DigitContraction(16)])
+def test_each_image_has_its_own_scale(contraction: Contraction) -> None:
+    kinds = ("normal", "tiny", "zeros", "vanishing", "huge", "vanishing")
     values = np.stack([make_values(kind) for kind in kinds]).reshape(len(kinds), -1, 1, 1)
-    got, is_valid, exponent = quantise_images(torch.from_numpy(values), 16)
+    values[-1, 0] = 32_700 / 32_768  # takes a third digit
+    out = torch.empty(contraction.digits, *values.shape, dtype=contraction.stored)
+    units, is_valid, digits = contraction.quantise_images(torch.from_numpy(values), out)
+    restored = torch.empty(values.shape)
+    contraction.restore(out, Scale(0, digits), restored)
     expected = [reference.to_floats(*reference.quantise(image, 16)) for image in values]
-    np.testing.assert_array_equal(got.numpy(), np.stack(expected))
+    np.testing.assert_array_equal(
+        restored.mul_(units[:, None, None, None]).numpy(), np.stack(expected)
+    )
     assert is_valid.tolist() == [True] * len(kinds)
-    assert float(got.abs().max()) < 2.0**exponent
+    assert digits == contraction.digits
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 2.0**60, -(2.0**60)])
@@ -97,9 +152,14 @@ def test_invalid_values_end_the_step_and_void_their_image_alone(bad: float) -> N
     values[1, 2] = bad
     with pytest.raises(InvalidStep, match="not finite or has reached"):
         compute_magnitude(values)
-    quantised, is_valid, _ = quantise_images(values, 16)
-    assert is_valid.tolist() == [True, False, True]
-    assert torch.equal(quantised, torch.tensor([[1.0], [0.0], [1.0]]).expand(3, 4))
+    for contraction in (FloatContraction(16), DigitContraction(16)):
+        out = torch.empty(contraction.digits, 3, 4, dtype=contraction.stored)
+        units, is_valid, digits = contraction.quantise_images(values.clone(), out)
+        assert is_valid.tolist() == [True, False, True]
+        restored = torch.empty(3, 4)
+        contraction.restore(out, Scale(0, digits), restored)
+        restored.mul_(units[:, None])
+        assert torch.equal(restored, torch.tensor([[1.0], [0.0], [1.0]]).expand(3, 4))
 
 
 def test_the_largest_valid_magnitude_is_just_below_the_limit() -> None:
@@ -116,6 +176,21 @@ def make_matrix(
     return (random.standard_normal(shape) * scale).astype(np.float32)
 
 
+def multiply_exactly(
+    contraction: Contraction, left: reference.Floats, right: reference.Floats
+) -> reference.Floats:
+    (a, a_scale), (b, b_scale) = quantise(contraction, left), quantise(contraction, right)
+    out = torch.empty(left.shape[0], right.shape[1])
+    exponent = a_scale.exponent + b_scale.exponent
+    a, b = a.to(contraction.dtype), b.to(contraction.dtype)
+    contract(contraction, a, b, exponent, out)
+    transposed = torch.empty_like(out)
+    columns = a.transpose(1, 2).contiguous().transpose(1, 2)
+    contract(contraction, columns, b, exponent, transposed)
+    assert torch.equal(out, transposed)
+    return out.numpy()
+
+
 @pytest.mark.parametrize("bits", [6, 8, 12, 16, 20])
 @pytest.mark.parametrize("products", [1, 40, 1024, 1025, 3000])
 @pytest.mark.parametrize("saturated", [False, True])
@@ -124,21 +199,58 @@ def test_contraction_is_one_exact_sum_rounded_once(
 ) -> None:
     left = make_matrix((2, products), 1, saturated=saturated)
     right = make_matrix((products, 3), 2, saturated=saturated)
-    contraction = Contraction(bits)
-    out = torch.empty(2, 3)
-    contraction.contract(
-        torch.from_numpy(quantise_here(left, bits)).to(contraction.dtype),
-        torch.from_numpy(quantise_here(right, bits)).to(contraction.dtype),
-        out,
-    )
-    np.testing.assert_array_equal(out.numpy(), reference.contract(left, right, bits))
+    expected = reference.contract(left, right, bits)
+    np.testing.assert_array_equal(multiply_exactly(FloatContraction(bits), left, right), expected)
 
 
-def test_contraction_refuses_sums_that_float64_cannot_hold() -> None:
-    contraction = Contraction(22)
-    products = contraction.max_products + 1
+@needs_digits
+@pytest.mark.parametrize("bits", [2, 6, 8, 9, 12, 16])
+@pytest.mark.parametrize("products", [1, 31, 32, 40, 1025, 3000])
+@pytest.mark.parametrize("saturated", [False, True])
+def test_products_of_digits_are_the_same(bits: int, products: int, saturated: bool) -> None:
+    left = make_matrix((5, products), 1, saturated=saturated)
+    right = make_matrix((products, 3), 2, saturated=saturated)
+    left[0, 0] = -1.0 if saturated else left[0, 0]
+    expected = reference.contract(left, right, bits)
+    np.testing.assert_array_equal(multiply_exactly(DigitContraction(bits), left, right), expected)
+
+
+@needs_digits
+@pytest.mark.parametrize(("bits", "value"), [(8, 127), (16, 32_767), (16, 32_639), (16, -32_767)])
+def test_the_longest_sums_of_digits_are_exact(bits: int, value: int) -> None:
+    contraction = DigitContraction(bits)
+    products = contraction.max_products
+    left = np.full((1, products), value, dtype=np.float32)
+    out = multiply_exactly(contraction, left, left.T.copy())
+    assert out.item() == np.float32(products * value**2)
+
+
+def test_contractions_refuse_sums_that_they_cannot_hold() -> None:
     with pytest.raises(AssertionError, match="not exact"):
-        contraction.contract(torch.zeros(1, products), torch.zeros(products, 1), torch.empty(1, 1))
+        choose_contraction(
+            22, CPU, products=1, shortest=1, longest=FloatContraction(22).max_products + 1
+        )
+    chosen = choose_contraction(
+        16, CPU, products=2**30, shortest=512, longest=DigitContraction(16).max_products + 1
+    )
+    assert isinstance(chosen, FloatContraction)
+
+
+def test_digits_are_not_used_where_a_kernel_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As oneDNN's do for processors that have AVX2 or AVX-512 and no VNNI."""
+
+    def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        pairs = left.int()[:, :, None] * right.int()[None]
+        pairs = pairs[:, : pairs.shape[1] // 2 * 2].view(len(left), -1, 2, right.shape[1])
+        return pairs.sum(2).clamp_(-(2**15), 2**15 - 1).sum(1).int()
+
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(torch, "_int_mm", multiply)
+    multiplies_digits.cache_clear()
+    try:
+        assert not multiplies_digits(CPU)
+    finally:
+        multiplies_digits.cache_clear()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 17, 64, 100])

@@ -12,6 +12,8 @@ from pol_abci.learning.layers import BatchNorm, Linear, ReLU
 from tests.unit.learning import integer_reference as reference
 from tests.unit.learning.bind_layer import CPU, bind, make
 
+pytestmark = pytest.mark.usefixtures("_each_contraction")
+
 
 def make_convolution(
     shape: tuple[int, int, int], filters: int, kernel: int, stride: int, padding: int
@@ -124,6 +126,7 @@ def test_cancelling_products_beyond_float32_leave_the_exact_rest() -> None:
     evaluation = Evaluation(
         {"fc.weight": torch.from_numpy(weights), "fc.bias": torch.zeros(2)}, 8, CPU
     )
+    evaluation.begin(len(inputs))
     evaluated = layer.evaluate(torch.from_numpy(inputs), evaluation)
     assert evaluated.tolist() == [[0.0, 0.0], [-(value**2)] * 2]
 

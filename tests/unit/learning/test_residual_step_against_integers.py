@@ -14,6 +14,8 @@ from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning.residual_module import SmallResidual
 from tests.unit.learning.residual_reference import ReferenceResidual
 
+pytestmark = pytest.mark.usefixtures("_each_contraction")
+
 if TYPE_CHECKING:
     from pol_abci.learning.graph import Model
     from tests.unit.learning.integer_reference import Floats

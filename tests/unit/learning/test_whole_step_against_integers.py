@@ -14,6 +14,8 @@ from pol_abci.learning.models import build_model
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
 
+pytestmark = pytest.mark.usefixtures("_each_contraction")
+
 if TYPE_CHECKING:
     from pol_abci.learning.graph import Model
 

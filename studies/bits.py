@@ -1,0 +1,254 @@
+"""How many bits learning needs: exact ResNet18 at 8/8, 16/8 and 20/20 bits beside native float32.
+
+    python studies/bits.py [--data-dir FOLDER] [--folder FOLDER] [--batches 4,64] [--tables]
+
+All start from the same weights and see the same batches of CIFAR-10, without augmentation, for the
+paper's batch of 4 and for one of 64. On the way the moves of an exact step are held against those
+that torch's float32 gradient would make at the same weights: requirements ask for their signs. A
+run that was stopped goes on with the next one; the tables and the figure of docs/study.md are
+written anew from what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import nn
+
+from pol_abci.learning.datasets import compute_digest, load_dataset
+from pol_abci.learning.evaluate import count_correct
+from pol_abci.learning.task import load_task, parse_learning_rate
+from pol_abci.learning.torch_layout import to_torch
+from pol_abci.node.presets import load_preset
+from pol_abci.rules.params import Address
+from studies.plain_sgd import build_native, count_correct_natively
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from pol_abci.learning.task import Task
+
+BITS = ((8, 8), (16, 8), (20, 20), None)
+"""Forward and backward; None is native float32."""
+STEPS = {4: 5_000, 64: 1_500}
+"""By batch size."""
+RATES = {4: "0.001", 64: "0.015625"}
+"""The paper's for its batch; for 64 what 16 times as much makes, as a power of two."""
+SEEDS = (1, 2, 3)
+COUNTS = 10
+"""Times that a run is held against the test set."""
+COMPARISONS = 25
+"""Steps of an exact run whose moves are held against float32's."""
+PRESET = "paper-cifar10"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "study.md"
+FIGURE = DOCUMENT.parent / "figures" / "bits.png"
+COLOURS = {"8/8": "#D55E00", "16/8": "#0072B2", "20/20": "#009E73", "native": "#555555"}
+"""Of the Okabe-Ito palette, apart in every common colour blindness."""
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One learning run."""
+
+    bits: tuple[int, int] | None
+    batch_size: int
+    seed: int
+
+    @property
+    def arithmetic(self) -> str:
+        """As the table calls it."""
+        return "native" if self.bits is None else f"{self.bits[0]}/{self.bits[1]}"
+
+    @property
+    def name(self) -> str:
+        """Of the file that keeps it."""
+        return f"bits-{self.arithmetic.replace('/', '-')}-batch{self.batch_size}-{self.seed}"
+
+    def load_task(self, data_dir: Path | None) -> Task:
+        """First weights by seed; data, batch size and rate."""
+        preset = load_preset(PRESET)
+        train, test = load_dataset(preset.params.task.dataset, data_dir)
+        params = preset.with_edition(compute_digest(train), compute_digest(test)).params
+        task = replace(
+            params.task, batch_size=self.batch_size, learning_rate=RATES[self.batch_size]
+        )
+        params = replace(params, task=task)
+        if self.bits is not None:
+            forward, backward = self.bits
+            arithmetic = replace(params.arithmetic, forward_bits=forward, backward_bits=backward)
+            params = replace(params, arithmetic=arithmetic)
+        return load_task(params, None, f"bits-{self.seed}", data_dir)
+
+
+def list_batches(task: Task, run: Run) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Steps from 1 on with their images [S, H, W, C] and labels: the same for every arithmetic."""
+    for step in range(1, STEPS[run.batch_size] + 1):
+        draw = task.train.draw(bytes(32), Address(bytes(20)), run.seed, step)
+        yield (step, *task.train.gather(draw))
+
+
+def learn_exactly(task: Task, run: Run) -> Result:
+    """Counts on the test set, and agreements of signs, by step."""
+    steps, bound = STEPS[run.batch_size], task.bound
+    bound.load(task.initial_weights)
+    native = build_native(task)
+    counts, agreements = [], []
+    for step, images, labels in list_batches(task, run):
+        is_compared = step % (steps // COMPARISONS) == 0
+        bound.update(images, labels)
+        if is_compared:
+            before, after = (
+                to_torch(task.model, weights, steps=0)
+                for weights in (bound.previous, bound.weights)
+            )
+            native.load_state_dict(before)
+            agreements.append((step, compare_signs(native, before, after, images, labels)))
+        if step % (steps // COUNTS) == 0:
+            counts.append((step, count_correct(task, bound.weights)))
+    return {"counts": counts, "agreements": agreements}
+
+
+def compare_signs(
+    native: nn.Module,
+    before: dict[str, Tensor],
+    after: dict[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+) -> float:
+    """Of the weights that both move, the part that both move in the same direction."""
+    parameters = dict(native.named_parameters())
+    loss = nn.functional.cross_entropy(native(images.permute(0, 3, 1, 2)), labels)
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    same = moved = 0
+    for name, gradient in zip(parameters, gradients, strict=True):
+        product = torch.sign(after[name] - before[name]).mul_(torch.sign(gradient))
+        moved += int(product.count_nonzero())
+        same += int((product < 0).sum())
+    return same / moved
+
+
+def learn_natively(task: Task, run: Run) -> Result:
+    """The same by autograd and SGD."""
+    model = build_native(task)
+    rate = parse_learning_rate(task.params.task.learning_rate)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    counts = []
+    for step, images, labels in list_batches(task, run):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images.permute(0, 3, 1, 2)), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        if step % (STEPS[run.batch_size] // COUNTS) == 0:
+            model.eval()
+            counts.append((step, count_correct_natively(model, task.test)))
+            model.train()
+    return {"counts": counts, "agreements": []}
+
+
+def compose_table(results: Sequence[Result]) -> str:
+    """Means over seeds; accuracies of the last three counts, with the seeds' least and most."""
+    rows = [
+        "| batch | bits | steps | seeds | accuracy | least, most | moves with float32's sign |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for batch_size in sorted({result["batch_size"] for result in results}):
+        for arithmetic in COLOURS:
+            runs = [
+                each
+                for each in results
+                if (each["batch_size"], each["arithmetic"]) == (batch_size, arithmetic)
+            ]
+            if not runs:
+                continue
+            accuracies = [
+                statistics.mean(count / run["size"] for _, count in run["counts"][-3:])
+                for run in runs
+            ]
+            agreements = [share for run in runs for _, share in run["agreements"]]
+            cells = (
+                batch_size,
+                arithmetic,
+                f"{STEPS[batch_size]:,}",
+                len(runs),
+                f"{statistics.mean(accuracies):.1%}",
+                f"{min(accuracies):.1%}, {max(accuracies):.1%}",
+                f"{statistics.mean(agreements):.1%}" if agreements else "",
+            )
+            rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows)
+
+
+def write_document(results: Sequence[Result]) -> None:
+    """Put the table between its markers, and draw the figure."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    begin = "<!-- bits -->\n"
+    start = text.index(begin) + len(begin)
+    text = f"{text[:start]}{compose_table(results)}\n{text[text.index('<!-- end -->', start) :]}"
+    DOCUMENT.write_text(text, encoding="utf-8")
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    batches = sorted({result["batch_size"] for result in results})
+    for axes, batch_size in zip(
+        figure.subplots(1, len(batches), squeeze=False)[0], batches, strict=True
+    ):
+        for result in results:
+            if result["batch_size"] == batch_size:
+                steps, counts = zip(*result["counts"], strict=True)
+                colour = COLOURS[result["arithmetic"]]
+                label = result["arithmetic"] if result["seed"] == SEEDS[0] else None
+                shares = [count / result["size"] for count in counts]
+                axes.plot(steps, shares, color=colour, linewidth=1, label=label)
+        axes.set_title(f"ResNet18, CIFAR-10, batches of {batch_size}")
+        axes.set_xlabel("steps")
+        axes.set_ylabel("accuracy on 1,000 test images")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.legend(frameon=False)
+    figure.savefig(FIGURE, dpi=120)
+
+
+def main() -> None:
+    """Do what has not been done, then write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path("study-runs"))
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--batches", default="4,64")
+    parser.add_argument("--tables", action="store_true", help="of the runs there are; run nothing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    batches = [int(part) for part in arguments.batches.split(",")]
+    results = []
+    for run in (Run(b, n, s) for s in SEEDS for n in batches for b in BITS):
+        file = arguments.folder / f"{run.name}.json"
+        if not file.exists() and not arguments.tables:
+            task = run.load_task(arguments.data_dir)
+            learned = (learn_natively if run.bits is None else learn_exactly)(task, run)
+            result = learned | {
+                "arithmetic": run.arithmetic,
+                "batch_size": run.batch_size,
+                "seed": run.seed,
+                "size": len(task.test),
+            }
+            file.write_text(json.dumps(result) + "\n", encoding="utf-8")
+            print(f"{run.name}: {result['counts'][-1][1]} of {result['size']}", flush=True)
+        if file.exists():
+            results.append(json.loads(file.read_text(encoding="utf-8")))
+    if results:
+        write_document(results)
+
+
+if __name__ == "__main__":
+    main()
