@@ -322,7 +322,9 @@ async def _watch(
         show(take_snapshot(is_stopping=True))
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
 
 
 def _open_screen(stack: AsyncExitStack, console: Console) -> Callable[[TestnetSnapshot], None]:
