@@ -75,6 +75,14 @@ class Node:
         await self.supervisor.__aenter__()
         await wait_for(self._find_status)
 
+    async def wait_caught_up(self) -> None:
+        """Wait until it takes part in consensus."""
+
+        async def ask() -> bool | None:
+            return None if (await self.rpc.status()).catching_up else True
+
+        await wait_for(ask)
+
     async def stop(self) -> None:
         """End its processes as an operator does."""
         supervisor, self.supervisor = self.supervisor, None
