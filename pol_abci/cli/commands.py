@@ -29,6 +29,7 @@ MODULES = {
     "init": "pol_abci.cli.init",
     "join": "pol_abci.cli.join",
     "up": "pol_abci.cli.up",
+    "testnet": "pol_abci.cli.testnet",
     "status": "pol_abci.cli.status",
     "plot": "pol_abci.cli.plot",
     "mine": "pol_abci.cli.mine",

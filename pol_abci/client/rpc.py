@@ -244,6 +244,14 @@ class RpcClient:
             raise UnexpectedAnswer(f"{self.url} does not say how other nodes reach it")
         return PeerAddress(node_id=node_id, port=int(port))
 
+    async def voting_power(self) -> int:
+        """Power of the node's own consensus key, 0 when it is no validator."""
+        return (await self.call("status")).at("validator_info").integer("voting_power")
+
+    async def peer_count(self) -> int:
+        """How many other nodes it is connected to."""
+        return (await self.call("net_info")).integer("n_peers")
+
     async def round_state(self) -> RoundState:
         """Where the node's consensus stands."""
         state = (await self.call("consensus_state")).at("round_state")

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def build_home(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` when the body has made it whole."""
+def build_home(path: Path, command: str = "pol-abci up") -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` when the body has made it whole.
+
+    `command` is what goes on from a folder that is there already.
+    """
     path = path.absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise HomeError(
             f"{path} exists and is not empty; nothing is ever overwritten: go on with "
-            f"`pol-abci up --home {shlex.quote(str(path))}`, or choose another folder"
+            f"`{command} --home {shlex.quote(str(path))}`, or choose another folder"
         )
     missing = [parent for parent in path.parents if not parent.exists()]
     try:

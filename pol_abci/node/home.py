@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pol_abci.node.supervisor import check_lock, check_port
+from pol_abci.rules.address import compute_address
 from pol_abci.rules.errors import GenesisError, PolError
 from pol_abci.rules.genesis import Genesis, compute_genesis_digest, parse_genesis
 from pol_abci.rules.params import PROTOCOL_VERSION
@@ -38,6 +40,7 @@ MAX_SNAPSHOT_INTERVAL = 10**9
 TRANSPORTS = ("socket", "grpc")
 """Of ABCI, as CometBFT names them; the first is the better one (docs/decisions/0101)."""
 
+_PUBLIC_KEY_BYTES = 32
 _CHAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,50}")
 
 T = TypeVar("T")
@@ -351,6 +354,23 @@ def get_store_folder(path: Path) -> Path:
 def get_account_file(path: Path) -> Path:
     """Return the account's key file in the home folder `path`."""
     return path / "account.json"
+
+
+def compute_node_id(path: Path) -> str:
+    """Compute what CometBFT calls the node in the home folder `path`: 20 bytes of its key's hash.
+
+    Raises
+    ------
+    HomeError
+        When its key file is damaged.
+    """
+    file = get_cometbft_folder(path) / "config" / "node_key.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        key = base64.b64decode(document["priv_key"]["value"])[-_PUBLIC_KEY_BYTES:]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HomeError(f"{file} is damaged; restore it from a copy") from error
+    return compute_address(key).hex()
 
 
 def _check_rpc_port(home: Home) -> None:

@@ -29,9 +29,9 @@ from pol_abci.cli import main
 from pol_abci.client.keys import AccountKey, load_consensus_seed
 from pol_abci.client.transactions import build_proof, build_transfer
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.doctor.home import compute_node_id
 from pol_abci.node.home import (
     Home,
+    compute_node_id,
     get_account_file,
     get_consensus_key_file,
     load_home,
@@ -172,7 +172,7 @@ def make_network(path: Path, slots: Sequence[int]) -> list[Home]:
         {"address": key["address"], "pub_key": key["pub_key"], "power": str(count), "name": ""}
         for key, count in zip(validators, slots, strict=True)
     ]
-    peers = {home.path: f"{compute_node_id(home)}@{_read_address(home)}" for home in homes}
+    peers = {home.path: f"{compute_node_id(home.path)}@{_read_address(home)}" for home in homes}
     for home in homes:
         home.genesis_file.write_text(json.dumps(document))
         write_settings(

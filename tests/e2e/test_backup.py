@@ -8,8 +8,7 @@ import pytest
 import tomlkit
 
 from pol_abci.client.rpc import RpcClient
-from pol_abci.node.doctor.home import compute_node_id
-from pol_abci.node.home import SETTINGS_FILE, load_home
+from pol_abci.node.home import SETTINGS_FILE, compute_node_id, load_home
 from tests.e2e.faults import read_generations
 from tests.e2e.quick_home import (
     get_free_port,
@@ -39,7 +38,7 @@ def move_ports(home: Home, peer: Home) -> Home:
         "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
         "p2p": {
             "laddr": f"tcp://127.0.0.1:{get_free_port()}",
-            "persistent_peers": f"{compute_node_id(peer)}@127.0.0.1:{peer_port}",
+            "persistent_peers": f"{compute_node_id(peer.path)}@127.0.0.1:{peer_port}",
         },
     }.items():
         config[section].update(values)

@@ -23,8 +23,8 @@ from pol_abci.node.binary import ENVIRONMENT_VARIABLE, find_cometbft, get_releas
 from pol_abci.node.doctor import Finding, examine
 from pol_abci.node.doctor import machine as of_machine
 from pol_abci.node.doctor.finding import Patient
-from pol_abci.node.doctor.home import check_node, check_ports, compute_node_id
-from pol_abci.node.home import Home, load_home
+from pol_abci.node.doctor.home import check_node, check_ports
+from pol_abci.node.home import Home, compute_node_id, load_home
 from pol_abci.node.init import create_home
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store import layout
@@ -175,7 +175,9 @@ def make_node(**changes: Any) -> NodeStatus:
 def test_the_homes_own_node_holds_its_ports_and_nobody_elses_does(home: Path) -> None:
     here = load_home(home)
     with socket.create_server(("127.0.0.1", get_port(here))):
-        own = Patient(home, here, is_deep=False, node=make_node(), node_id=compute_node_id(here))
+        own = Patient(
+            home, here, is_deep=False, node=make_node(), node_id=compute_node_id(here.path)
+        )
         other = replace(own, node_id="ab" * 20)
         assert [finding.verdict for finding in check_ports(own)] == ["ok"]
         assert [finding.verdict for finding in check_ports(other)] == ["fault"]
