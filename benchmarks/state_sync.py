@@ -170,10 +170,7 @@ async def pay(home: Home, rpc: RpcClient) -> AsyncIterator[None]:
 async def read_intervals_ms(rpc: RpcClient, first: int, last: int) -> dict[int, int]:
     """By height, from the header before to a block's own."""
     times = [(await rpc.commit(height)).time_ms for height in range(first - 1, last + 1)]
-    return {
-        first + place: after - before
-        for place, (before, after) in enumerate(pairwise(times))
-    }
+    return {first + place: after - before for place, (before, after) in enumerate(pairwise(times))}
 
 
 async def measure_digits(folder: Path, cometbft: Path) -> list[Figure]:

@@ -20,7 +20,7 @@ from benchmarks.figures import Figure, describe
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-NO_BENCHMARKS = ("exact_resnet", "figures", "load", "table", "yes_app")
+NO_BENCHMARKS = ("exact_resnet", "figures", "load", "table", "walkless_app", "yes_app")
 COLUMNS = ("figure", "measured", "beside", "ratio", "goal", "command", "machine")
 HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 ROW = re.compile(r"^\|.*\| `benchmarks/(\w+)\.py` \| [^|]+ \|$", re.MULTILINE)

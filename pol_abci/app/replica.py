@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pol_abci.app.retention import Retention
 from pol_abci.app.tickets import TICKET_BYTES, Ticket, Tickets
 from pol_abci.rules import keys
 from pol_abci.rules.codec import GenerationRecord, ValidatorSet
@@ -61,6 +62,7 @@ class Replica:
         initial_height: int,
         store: Store,
         verifier: Verifier,
+        retention: Retention = Retention(),  # noqa: B008 (it is frozen)
         clock_ms: Callable[[], int] = read_clock_ms,
     ) -> None:
         self.chain = ChainContext(chain_id, genesis.params)
@@ -68,6 +70,7 @@ class Replica:
         self.initial_height = initial_height
         self.store = store
         self.verifier = verifier
+        self.retention = retention
         self.tickets = Tickets(max(1, TICKET_BYTES // self.chain.scheme.max_tx_bytes))
         self.time_ms = 0
         self.on_change: Callable[[], None] = lambda: None

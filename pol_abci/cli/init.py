@@ -55,6 +55,13 @@ target_interval_option = click.option(
     metavar="SECONDS",
     help="A new chain's time between generations; the preset's when left out.",
 )
+difficulty_option = click.option(
+    "--difficulty",
+    "difficulty_bits",
+    type=click.FloatRange(0, 4_096),
+    metavar="BITS",
+    help="A new chain's first difficulty; measured on this machine when left out.",
+)
 rpc_port_option = click.option(
     "--rpc-port",
     type=click.IntRange(1, 65_535),
@@ -98,13 +105,7 @@ transport_option = click.option(
     help="Join the chain of this genesis file; without it a new chain is made.",
 )
 @click.option("--peers", metavar="ID@HOST:PORT,...", help="Nodes of the chain to join.")
-@click.option(
-    "--difficulty",
-    "difficulty_bits",
-    type=click.FloatRange(0, 4_096),
-    metavar="BITS",
-    help="A new chain's first difficulty; measured on this machine when left out.",
-)
+@difficulty_option
 @new_device_option
 @target_interval_option
 @data_dir_option

@@ -10,6 +10,7 @@ nanoseconds, which are taken to whole milliseconds by floor (protocol section 8)
      + RpcError            the node answered, and says no
         + UnexpectedAnswer the answer is not one of CometBFT's
         + TxInCache        the node has seen these very bytes
+        + BlockPruned      the node has deleted that block, or never had it
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ MAX_GENESIS_CHUNKS = 16
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _IN_CACHE = "tx already exists in cache"
+_PRUNED = re.compile(r"height (\d+) is not available, lowest height is (\d+)", re.ASCII)
 
 
 class InvalidNodeUrl(PolError):
@@ -63,6 +65,10 @@ class UnexpectedAnswer(RpcError):
 
 class TxInCache(RpcError):
     """The node has seen these very bytes and would not look at them again now."""
+
+
+class BlockPruned(RpcError):
+    """A block from before the oldest that the node has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +243,14 @@ class RpcClient:
         ):
             raise UnexpectedAnswer(f"{self.url} does not say how other nodes reach it")
         return PeerAddress(node_id=node_id, port=int(port))
+
+    async def voting_power(self) -> int:
+        """Power of the node's own consensus key, 0 when it is no validator."""
+        return (await self.call("status")).at("validator_info").integer("voting_power")
+
+    async def peer_count(self) -> int:
+        """How many other nodes it is connected to."""
+        return (await self.call("net_info")).integer("n_peers")
 
     async def round_state(self) -> RoundState:
         """Where the node's consensus stands."""
@@ -418,6 +432,11 @@ def unwrap(url: str, method: str, answer: Any) -> Any:
     detail = error.get("data") or error.get("message") or f"error {error.get('code')}"
     if detail == _IN_CACHE:
         raise TxInCache(f"the node at {url} has this transaction already")
+    if (pruned := _PRUNED.fullmatch(str(detail))) is not None:
+        raise BlockPruned(
+            f"the node at {url} has no block {pruned[1]} any more, or never had it: its oldest is "
+            f"{pruned[2]}. Ask a node that keeps them all (keep_blocks = 0 in its pol.toml)"
+        )
     raise RpcError(f"the node at {url} refused {method}: {detail}")
 
 

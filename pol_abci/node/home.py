@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pol_abci.node.supervisor import check_lock, check_port
+from pol_abci.rules.address import compute_address
 from pol_abci.rules.errors import GenesisError, PolError
 from pol_abci.rules.genesis import Genesis, compute_genesis_digest, parse_genesis
 from pol_abci.rules.params import PROTOCOL_VERSION
@@ -38,6 +40,7 @@ MAX_SNAPSHOT_INTERVAL = 10**9
 TRANSPORTS = ("socket", "grpc")
 """Of ABCI, as CometBFT names them; the first is the better one (docs/decisions/0101)."""
 
+_PUBLIC_KEY_BYTES = 32
 _CHAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,50}")
 
 T = TypeVar("T")
@@ -55,7 +58,8 @@ class Settings:
     what it and the miner of `up` compute on, by torch's name. `data_dir` is where datasets lie that
     come with no package; None is where Debian's packages put them. `metrics` is where the app
     serves metrics and health, "host:port", or None. `snapshot_interval` is the heights from one
-    snapshot to the next, for nodes that join; 0 for none.
+    snapshot to the next, for nodes that join; 0 for none. `keep_blocks` is how many of its newest
+    blocks CometBFT keeps at least; 0 is all.
     """
 
     chain_id: str
@@ -67,6 +71,7 @@ class Settings:
     data_dir: Path | None = None
     metrics: str | None = None
     snapshot_interval: int = SNAPSHOT_INTERVAL
+    keep_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,30 @@ class GenesisDocument:
     document: dict[str, Any]
     chain_id: str
     genesis: Genesis
+
+    @property
+    def initial_height(self) -> int:
+        """Height of the first block."""
+        return int(self.document["initial_height"])
+
+    @property
+    def evidence_age_blocks(self) -> int:
+        """How many blocks back evidence may reach, at least."""
+        return self._read_evidence_limit("max_age_num_blocks")
+
+    @property
+    def evidence_age_ms(self) -> int:
+        """How far back in time evidence may reach, at least, rounded up."""
+        return -(-self._read_evidence_limit("max_age_duration") // 10**6)
+
+    def _read_evidence_limit(self, name: str) -> int:
+        try:
+            return int(self.document["consensus_params"]["evidence"][name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise GenesisError(
+                f"the genesis of {self.chain_id} has no whole number "
+                f"consensus_params.evidence.{name}; CometBFT needs one too"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +161,7 @@ class Home:
     @property
     def store_folder(self) -> Path:
         """The app's LMDB environment."""
-        return self.path / "app"
+        return get_store_folder(self.path)
 
     def check_free(self) -> None:
         """Look whether this home's processes could start now.
@@ -145,6 +174,10 @@ class Home:
             When CometBFT could not listen on a port that it is to listen on.
         """
         check_lock(self.path)
+        self.check_ports()
+
+    def check_ports(self) -> None:
+        """Raise `PortInUse` when CometBFT could not listen where it is to."""
         for section, address in _read_addresses(self.config_file).items():
             if address.startswith("tcp://"):
                 also = f" and rpc in {self.path / SETTINGS_FILE}" if section == "rpc" else ""
@@ -187,6 +220,11 @@ def load_home(path: Path) -> Home:
             f"app_state in {get_genesis_file(path)} has been changed since this home was made "
             f"(digest {digest.hex()}, recorded {settings.genesis_digest.hex()}); "
             f"put the chain's own genesis back"
+        )
+    if 0 < settings.keep_blocks < document.evidence_age_blocks:
+        raise HomeError(
+            f"{path / SETTINGS_FILE}: app.keep_blocks is {settings.keep_blocks}, but evidence may "
+            f"reach {document.evidence_age_blocks} blocks back; give at least those, or 0 for all"
         )
     home = Home(path, settings, document.genesis)
     _check_rpc_port(home)
@@ -267,6 +305,8 @@ def write_settings(path: Path, settings: Settings) -> None:
         app["metrics"] = settings.metrics
     app.add(tomlkit.comment("Heights from snapshot to snapshot, for nodes that join; 0 for none."))
     app["snapshot_interval"] = settings.snapshot_interval
+    app.add(tomlkit.comment("How many blocks CometBFT keeps at least; 0 is all of them."))
+    app["keep_blocks"] = settings.keep_blocks
     verifier = tomlkit.table()
     verifier.add(tomlkit.comment("Threads of the process that verifies proofs."))
     verifier["threads"] = settings.threads
@@ -296,9 +336,41 @@ def get_consensus_key_file(path: Path) -> Path:
     return get_cometbft_folder(path) / "config" / "priv_validator_key.json"
 
 
+def get_signing_state_file(path: Path) -> Path:
+    """Return the file in which CometBFT notes what its validator has signed last."""
+    return get_cometbft_folder(path) / "data" / "priv_validator_state.json"
+
+
+def get_node_key_file(path: Path) -> Path:
+    """Return the file of the key by which CometBFT's peers know it."""
+    return get_cometbft_folder(path) / "config" / "node_key.json"
+
+
+def get_store_folder(path: Path) -> Path:
+    """Return the app's LMDB environment in the home folder `path`."""
+    return path / "app"
+
+
 def get_account_file(path: Path) -> Path:
     """Return the account's key file in the home folder `path`."""
     return path / "account.json"
+
+
+def compute_node_id(path: Path) -> str:
+    """Compute what CometBFT calls the node in the home folder `path`: 20 bytes of its key's hash.
+
+    Raises
+    ------
+    HomeError
+        When its key file is damaged.
+    """
+    file = get_cometbft_folder(path) / "config" / "node_key.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        key = base64.b64decode(document["priv_key"]["value"])[-_PUBLIC_KEY_BYTES:]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HomeError(f"{file} is damaged; restore it from a copy") from error
+    return compute_address(key).hex()
 
 
 def _check_rpc_port(home: Home) -> None:
@@ -341,6 +413,7 @@ def _read_settings(file: Path) -> Settings:
         data_dir=_take_data_dir(file, values),
         metrics=_take_optional(file, values, "app", "metrics", str),
         snapshot_interval=_take_snapshot_interval(file, values),
+        keep_blocks=_take_optional(file, values, "app", "keep_blocks", int) or 0,
     )
     unknown = [
         f"{section}.{key}"
@@ -353,6 +426,8 @@ def _read_settings(file: Path) -> Settings:
         raise HomeError(f"{file}: app.listen must begin with unix:// or tcp://")
     if not settings.rpc_url.startswith(("http://", "https://")):
         raise HomeError(f"{file}: app.rpc must begin with http:// or https://")
+    if settings.keep_blocks < 0:
+        raise HomeError(f"{file}: app.keep_blocks must be 0, which keeps all, or more")
     if not 1 <= settings.threads <= MAX_THREADS:
         raise HomeError(f"{file}: verifier.threads must be between 1 and {MAX_THREADS}")
     if not 0 <= settings.snapshot_interval <= MAX_SNAPSHOT_INTERVAL:

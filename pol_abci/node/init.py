@@ -7,15 +7,9 @@ A home is made in a temporary folder beside its place and renamed when it is who
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import math
-import shlex
-import shutil
-import subprocess
-import tempfile
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
@@ -26,6 +20,7 @@ from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
+from pol_abci.node.building import build_home, make_cometbft_files
 from pol_abci.node.home import (
     P2P_PORT,
     RPC_PORT,
@@ -35,6 +30,7 @@ from pol_abci.node.home import (
     HomeError,
     Settings,
     check_chain_id,
+    compute_node_id,
     get_account_file,
     get_cometbft_folder,
     get_genesis_file,
@@ -42,6 +38,7 @@ from pol_abci.node.home import (
     write_settings,
 )
 from pol_abci.node.presets import Preset, find_preset, load_preset
+from pol_abci.rules.address import compute_consensus_address
 from pol_abci.rules.genesis import (
     Genesis,
     GenesisAccount,
@@ -58,7 +55,8 @@ from pol_abci.rules.params import (
 from pol_abci.rules.scheme import get_scheme as get_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from pol_abci.learning.task import Task
     from pol_abci.node.joining import StateSync
@@ -79,6 +77,16 @@ PROXY_APPS = {"socket": LISTEN, "grpc": f"passthrough:///{LISTEN}"}
 """What CometBFT dials then: gRPC's own resolver knows no relative path."""
 
 _MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A place for a validator of a new chain: its home's folder, its ports, its host's name."""
+
+    folder: Path = field(kw_only=False)
+    rpc_port: int = RPC_PORT
+    p2p_port: int = P2P_PORT
+    host: str = "127.0.0.1"
 
 
 def create_home(
@@ -110,6 +118,45 @@ def create_home(
     UnknownPreset, DatasetMissing, DatasetMismatch, DeviceMissing
         As their names say.
     """
+    with build_home(path) as folder:
+        found_chain(
+            (Seat(folder, rpc_port=rpc_port, p2p_port=p2p_port),),
+            cometbft=cometbft,
+            preset=preset,
+            chain_id=chain_id,
+            report=report,
+            device=device,
+            data_dir=data_dir,
+            transport=transport,
+            difficulty_bits=difficulty_bits,
+            target_interval_ms=target_interval_ms,
+        )
+    return load_home(path)
+
+
+def found_chain(
+    seats: Sequence[Seat],
+    *,
+    cometbft: Path,
+    preset: str,
+    chain_id: str,
+    report: Callable[[str], None],
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    transport: str = TRANSPORTS[0],
+    difficulty_bits: float | None = None,
+    target_interval_ms: int | None = None,
+) -> None:
+    """Make a new chain's first validators, each into its seat's folder.
+
+    They have one genesis and equal parts of the share ring; what cannot be shared out equally stays
+    empty, and the first proofs take it. Each knows all others as peers.
+
+    Raises
+    ------
+    HomeError, UnknownPreset, DatasetMissing, DatasetMismatch, DeviceMissing
+        As `create_home`; also when there are more seats than the chain has room for.
+    """
     chosen = load_preset(preset)
     if target_interval_ms is not None:
         chosen = chosen.with_target_interval(target_interval_ms)
@@ -118,29 +165,42 @@ def create_home(
         chosen = chosen.with_edition(compute_digest(train), compute_digest(test))
         report(f"The chain will learn {chosen.params.task.dataset} as it is in {train.source}.")
     check_chain_id(chain_id)
-    with _build_home(path) as folder:
+    shares = chosen.params.shares
+    room = min(shares.max_validators, shares.slots)
+    if len(seats) > room:
+        raise HomeError(f"a chain of preset {preset} has room for {room} validators, not more")
+    accounts = []
+    for seat in seats:
         _init_cometbft(
-            folder, cometbft, chosen, rpc_port=rpc_port, p2p_port=p2p_port, transport=transport
+            seat.folder,
+            cometbft,
+            chosen,
+            rpc_port=seat.rpc_port,
+            p2p_port=seat.p2p_port,
+            transport=transport,
         )
-        key = AccountKey.generate()
-        key.save(get_account_file(folder))
-        task = load_task(chosen.params, None, chain_id, data_dir, device)
-        params = _fit_to_machine(task, difficulty_bits, report)
-        validator = _read_json(get_genesis_file(folder))["validators"][0]
-        account = GenesisAccount(
-            address=key.address,
-            balance=INITIAL_BALANCE,
-            consensus_key=base64.b64decode(validator["pub_key"]["value"]),
+        accounts.append(_make_account(seat.folder))
+    if len(seats) > 1:
+        _introduce(seats)
+    task = load_task(chosen.params, None, chain_id, data_dir, device)
+    slots = shares.slots // len(seats)
+    genesis = Genesis(
+        params=_fit_to_machine(task, difficulty_bits, report),
+        accounts=tuple(accounts),
+        ring=tuple((account.address, slots) for account in accounts),
+        weights_root=compute_root(task.initial_weights),
+    )
+    document = _compose_genesis(_read_json(get_genesis_file(seats[0].folder)), chain_id, genesis)
+    for seat in seats:
+        _write_json(get_genesis_file(seat.folder), document)
+        _finish(
+            seat.folder,
+            chain_id,
+            genesis,
+            device=device,
+            data_dir=data_dir,
+            rpc_port=seat.rpc_port,
         )
-        genesis = Genesis(
-            params=params,
-            accounts=(account,),
-            ring=((key.address, params.shares.slots),),
-            weights_root=compute_root(task.initial_weights),
-        )
-        _write_genesis(folder, chain_id, genesis)
-        _finish(folder, chain_id, genesis, device=device, data_dir=data_dir, rpc_port=rpc_port)
-    return load_home(path)
 
 
 def join_chain(
@@ -173,7 +233,7 @@ def join_chain(
     genesis = document.genesis
     chosen = find_preset(genesis.params)
     load_task(genesis.params, genesis.weights_root, document.chain_id, data_dir, device)
-    with _build_home(path) as folder:
+    with build_home(path) as folder:
         _init_cometbft(
             folder,
             cometbft,
@@ -223,30 +283,6 @@ def compose_consensus_params(params: Params) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _build_home(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` when the body has made it whole."""
-    path = path.absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise HomeError(
-            f"{path} exists and is not empty; nothing is ever overwritten: go on with "
-            f"`pol-abci up --home {shlex.quote(str(path))}`, or choose another folder"
-        )
-    missing = [parent for parent in path.parents if not parent.exists()]
-    try:
-        with contextlib.ExitStack() as undo:
-            for parent in reversed(missing):
-                parent.mkdir()
-                undo.callback(parent.rmdir)
-            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-            undo.callback(shutil.rmtree, folder)
-            yield folder
-            folder.rename(path)
-            undo.pop_all()
-    except OSError as error:
-        raise HomeError(f"cannot make {path}: {error}") from error
-
-
 def _init_cometbft(
     folder: Path,
     cometbft: Path,
@@ -265,16 +301,7 @@ def _init_cometbft(
     if rpc_port == p2p_port:
         raise HomeError(f"--rpc-port and --p2p-port are both {rpc_port}; choose two ports")
     home = get_cometbft_folder(folder)
-    run = subprocess.run(  # noqa: S603 (a binary that find_cometbft has checked)
-        [cometbft, "init", "--home", home],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if run.returncode != 0:
-        raise HomeError(f"`{cometbft} init` failed: {(run.stderr or run.stdout).strip()}")
+    make_cometbft_files(home, cometbft)
     file = home / "config" / "config.toml"
     config = tomlkit.parse(file.read_text(encoding="utf-8"))
     max_tx_bytes = get_rules(preset.params).max_tx_bytes
@@ -336,17 +363,55 @@ def _round_bits(bits: float) -> int:
     return round(bits * SCORE_UNIT)
 
 
-def _write_genesis(folder: Path, chain_id: str, genesis: Genesis) -> None:
-    """Complete the genesis that CometBFT wrote, with its time and this node's validator."""
-    file = get_genesis_file(folder)
-    document = _read_json(file)
+def _make_account(folder: Path) -> GenesisAccount:
+    """Make the account of a home's validator, whose consensus key CometBFT has just made."""
+    key = AccountKey.generate()
+    key.save(get_account_file(folder))
+    validator = _read_json(get_genesis_file(folder))["validators"][0]
+    return GenesisAccount(
+        address=key.address,
+        balance=INITIAL_BALANCE,
+        consensus_key=base64.b64decode(validator["pub_key"]["value"]),
+    )
+
+
+def _introduce(seats: Sequence[Seat]) -> None:
+    """Tell each seat's CometBFT of all others."""
+    peers = [f"{compute_node_id(seat.folder)}@{seat.host}:{seat.p2p_port}" for seat in seats]
+    for seat, own in zip(seats, peers, strict=True):
+        file = get_cometbft_folder(seat.folder) / "config" / "config.toml"
+        config = tomlkit.parse(file.read_text(encoding="utf-8"))
+        others = ",".join(peer for peer in peers if peer != own)
+        _override(config, {"p2p": {"persistent_peers": others}}, file)
+        file.write_text(tomlkit.dumps(config), encoding="utf-8")
+
+
+def _compose_genesis(document: dict[str, Any], chain_id: str, genesis: Genesis) -> dict[str, Any]:
+    """Complete a genesis that CometBFT wrote, with its time, for the chain's validators."""
     document["chain_id"] = chain_id
     document["initial_height"] = "1"
     document["consensus_params"] = compose_consensus_params(genesis.params)
-    # The power that InitChain answers with: the slots held.
-    document["validators"][0]["power"] = str(genesis.params.shares.slots)
+    powers = dict(genesis.ring)
+    document["validators"] = [
+        _compose_validator(account.consensus_key, powers[account.address])
+        for account in genesis.accounts
+        if account.consensus_key is not None
+    ]
     document["app_state"] = genesis_to_json(genesis)
-    _write_json(file, document)
+    return document
+
+
+def _compose_validator(consensus_key: bytes, power: int) -> dict[str, Any]:
+    """Return CometBFT's line of a genesis validator, with the power that InitChain answers."""
+    return {
+        "address": compute_consensus_address(consensus_key).hex().upper(),
+        "pub_key": {
+            "type": "tendermint/PubKeyEd25519",
+            "value": base64.b64encode(consensus_key).decode(),
+        },
+        "power": str(power),
+        "name": "",
+    }
 
 
 def _finish(

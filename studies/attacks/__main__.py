@@ -24,6 +24,7 @@ ATTACKS = (
     "label_filter",
     "nonce_preselection",
     "replay",
+    "ring_capture",
     "seed_grinding",
     "spoofed_weights",
     "steered_weights",

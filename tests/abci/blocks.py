@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+MAX_TOTAL_POWER = (2**63 - 1) // 8
+"""CometBFT's own; what is above it stops the node."""
+
 MessageT = TypeVar("MessageT", bound="Message")
 
 
@@ -86,6 +89,9 @@ def change_set(
             changed[key] = update.power
         elif changed.pop(key, None) is None:
             raise SpecificationBroken(f"removes {key.hex()}, which is no validator")
+    total = sum(changed.values())
+    if total > MAX_TOTAL_POWER:
+        raise SpecificationBroken(f"a total voting power of {total}")
     return changed
 
 

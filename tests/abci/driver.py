@@ -72,11 +72,15 @@ class CrashPoint(enum.Enum):
 
 @dataclass
 class Node(Generic[AppT]):
-    """One application with its CometBFT's mempool; `app` is None while it is down."""
+    """One application with its CometBFT's mempool; `app` is None while it is down.
+
+    `base` is the lowest height that CometBFT was told to keep, 0 when it was told nothing.
+    """
 
     factory: Callable[[], Awaitable[AppT]]
     running: AppT | None = None
     mempool: dict[bytes, None] = field(default_factory=dict)
+    base: int = 0
 
     @property
     def app(self) -> AppT:
@@ -448,6 +452,7 @@ class ConsensusDriver(Generic[AppT]):
         reply = copy(await node.app.commit(pb.RequestCommit()))
         if not 0 <= reply.retain_height <= height:
             raise SpecificationBroken(f"retain_height {reply.retain_height} at height {height}")
+        node.base = max(node.base, reply.retain_height)
         info = await node.app.info(pb.RequestInfo())
         self._expect(info.last_block_height, height, "Info's height after Commit")
         self._expect(info.last_block_app_hash, self.get_app_hash(height), "Info after Commit")

@@ -257,6 +257,15 @@ class RemovingApp(CountingApp):
         return reply
 
 
+class OverpoweringApp(CountingApp):
+    """Gives a validator more power than CometBFT adds up."""
+
+    async def finalize_block(self, request: pb.RequestFinalizeBlock, /) -> pb.ResponseFinalizeBlock:
+        reply = await super().finalize_block(request)
+        reply.validator_updates.append(to_update(KEYS[0], 2**60))
+        return reply
+
+
 class AbdicatingApp(CountingApp):
     """Removes every validator."""
 
@@ -278,6 +287,7 @@ class AbdicatingApp(CountingApp):
         (ShortApp, "0 results for 1 transactions"),
         (RetainingApp, "retain_height 1000"),
         (RemovingApp, "is no validator"),
+        (OverpoweringApp, "a total voting power of"),
         (AbdicatingApp, "would be empty"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

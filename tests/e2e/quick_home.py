@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pol_abci.node.home import Home
+    from pol_abci.node.presets import Preset
     from pol_abci.rules.params import Params
 
 Answer = TypeVar("Answer")
@@ -49,6 +50,15 @@ def get_free_port() -> int:
         return port
 
 
+def make_quick_preset(name: str, change: Callable[[Params], Params]) -> Preset:
+    """A preset with a target interval of 1 s and stamps of 4 bits, changed further."""
+    preset = load_preset(name).with_target_interval(1_000)
+    params = preset.params
+    if isinstance(params.scheme, WalkParams):
+        params = replace(params, scheme=replace(params.scheme, stamp_bits=4))
+    return replace(preset, params=change(params))
+
+
 def make_quick_home(
     path: Path,
     *,
@@ -57,12 +67,8 @@ def make_quick_home(
     transport: str = "socket",
     change: Callable[[Params], Params] = lambda params: params,
 ) -> Home:
-    """A preset with a target interval of 1 s and stamps of 4 bits, changed further."""
-    preset = load_preset(name).with_target_interval(1_000)
-    params = preset.params
-    if isinstance(params.scheme, WalkParams):
-        params = replace(params, scheme=replace(params.scheme, stamp_bits=4))
-    quick = replace(preset, params=change(params))
+    """A home of a quick chain's only validator."""
+    quick = make_quick_preset(name, change)
     with mock.patch("pol_abci.node.init.load_preset", return_value=quick):
         return create_home(
             path,

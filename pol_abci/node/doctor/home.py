@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import shlex
 import stat
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pol_abci.client.keys import KeyFile, load_consensus_seed
-from pol_abci.node.binary import COMETBFT_VERSION, REPORTED_VERSIONS
+from pol_abci.node.binary import get_release
 from pol_abci.node.doctor.finding import Finding, Patient, fault, ok, warning
-from pol_abci.node.home import HomeError, get_account_file, get_cometbft_folder
+from pol_abci.node.home import compute_node_id, get_account_file, get_cometbft_folder
 from pol_abci.node.supervisor import HomeInUse, PortInUse
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
     from pol_abci.node.home import Home
 
 _OPEN_TO_OTHERS = 0o077
-_NODE_ID_BYTES = 20
-_PUBLIC_KEY_BYTES = 32
 
 
 def describe_home(home: Home) -> Iterator[Finding]:
@@ -81,7 +76,7 @@ def check_ports(patient: Patient) -> Iterator[Finding]:
     """Whether the node could start, or holds its ports itself."""
     home = _get_home(patient)
     url = home.settings.rpc_url
-    is_own = patient.node is not None and patient.node_id == compute_node_id(home)
+    is_own = patient.node is not None and patient.node_id == compute_node_id(home.path)
     try:
         home.check_free()
     except HomeInUse:
@@ -102,23 +97,6 @@ def check_ports(patient: Patient) -> Iterator[Finding]:
         yield ok("ports", f"free; this home's node does not run ({url})")
 
 
-def compute_node_id(home: Home) -> str:
-    """Compute what CometBFT calls this home's node: 20 bytes of a hash of its public key.
-
-    Raises
-    ------
-    HomeError
-        When its key file is damaged.
-    """
-    file = home.cometbft_folder / "config" / "node_key.json"
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        key = base64.b64decode(document["priv_key"]["value"])[-_PUBLIC_KEY_BYTES:]
-    except (ValueError, KeyError, TypeError) as error:
-        raise HomeError(f"{file} is damaged; restore it from a copy") from error
-    return hashlib.sha256(key).digest()[:_NODE_ID_BYTES].hex()
-
-
 def check_node(patient: Patient) -> Iterator[Finding]:
     """The node that answers: its CometBFT, its chain, and whether it moves."""
     home, node, chain = _get_home(patient), patient.node, patient.chain
@@ -132,11 +110,11 @@ def check_node(patient: Patient) -> Iterator[Finding]:
             "Stop it, or give one of the two another port.",
         )
         return
-    if node.version != REPORTED_VERSIONS[COMETBFT_VERSION]:
+    if node.version != get_release().reported:
         yield fault(
             "node",
             f"runs a CometBFT that reports {node.version}",
-            f"Run it with {COMETBFT_VERSION}; `pol-abci version` says where one is.",
+            f"Run it with {get_release().tag}; `pol-abci version` says where one is.",
         )
     if chain is None:
         yield fault(

@@ -417,6 +417,8 @@ def test_another_chains_genesis_is_noticed(home: Home) -> None:
         ("threads = 1", "threads = ", "pol.toml is not TOML"),
         ("device = ", "devise = ", "verifier.device must be given, as str"),
         ('genesis_digest = "', 'genesis_digest = "x', "must be hexadecimal digits"),
+        ("keep_blocks = 0", "keep_blocks = -1", "app.keep_blocks must be 0"),
+        ("keep_blocks = 0", "keep_blocks = 39", "evidence may reach 40 blocks back"),
     ],
 )
 def test_settings_are_read_strictly(home: Home, old: str, new: str, words: str) -> None:

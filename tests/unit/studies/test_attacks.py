@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,14 @@ from studies.attacks.paper_rules import (
 from studies.attacks.race import Miner, Race
 from studies.attacks.replay import replay_everywhere
 from studies.attacks.report import Row, write_rows
+from studies.attacks.ring_capture import (
+    accumulate,
+    bound_year,
+    check_against_rules,
+    compute_tail,
+    get_needs,
+    slide,
+)
 from studies.attacks.scene import MINER, OTHER, learn_head, load_digits
 from studies.attacks.spoofed_weights import improve, spoil
 from studies.attacks.steered_weights import prepare
@@ -173,3 +182,17 @@ def test_a_chain_outlives_a_shock_of_hash_power(shock: Shock) -> None:
     assert shock.pause <= after[0] < shock.pause + 5
     assert after[1:].max() < 5
     assert 0.8 < after[-60:].mean() < 1.2
+
+
+def test_a_ring_that_slides_over_proofs_is_what_the_rules_make_of_them() -> None:
+    wins = np.random.default_rng(5).random(400) < 0.3
+    check_against_rules(wins, 60)
+
+
+def test_luck_takes_a_third_of_a_small_ring_from_a_quarter_of_the_hash_power() -> None:
+    share, slots = Fraction(1, 4), 100
+    assert get_needs(slots) == {"a third": 34, "two thirds": 67}
+    held = slide(accumulate(np.random.default_rng(7).random(400_000) < float(share)), slots)
+    assert np.mean(held >= 34) == pytest.approx(float(compute_tail(slots, 34, share)), rel=0.3)
+    assert compute_tail(1_000, get_needs(1_000)["a third"], share) < 1e-8
+    assert bound_year(1_000, get_needs(1_000)["two thirds"], share) < Fraction(1, 10**100)

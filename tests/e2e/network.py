@@ -1,0 +1,280 @@
+"""Several validators of one quick chain on this machine, each node's processes in the test's hands.
+
+    async with run_network(tmp_path, validators=4, miners=(0,)) as network:
+        await network.wait_for_generation(3)
+        await network.nodes[3].stop()
+
+Each node has what `up` starts, under the same supervisor: what is killed comes back, what is
+stopped stays away until it is started. When the network ends it is held against itself: one app
+hash a height, every coin accounted for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import tomlkit
+
+from pol_abci.cli.testnet_observer import NodeObserver, find_fork
+from pol_abci.client.chain import get_chain_status
+from pol_abci.client.holdings import get_standing
+from pol_abci.client.keys import KeyFile
+from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.node.binary import find_cometbft
+from pol_abci.node.children import compose_children
+from pol_abci.node.home import Home, get_cometbft_folder, load_home, write_settings
+from pol_abci.node.supervisor import Supervisor
+from pol_abci.node.testnet import create_testnet
+from tests.e2e.quick_home import get_free_port, make_quick_preset, read_chain, wait_for, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from pol_abci.client.chain import ChainStatus
+    from pol_abci.client.holdings import Standing
+    from pol_abci.rules.params import Address, Params
+
+POLL_S = 0.2
+AT_ONCE = 2
+"""Nodes that start at the same time: each loads torch."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: its home, an RPC client of its own, and its processes while it runs."""
+
+    home: Home
+    rpc: RpcClient
+    is_mining: bool
+    supervisor: Supervisor | None = None
+
+    @property
+    def address(self) -> Address:
+        """Of its account."""
+        return KeyFile.read(self.home.account_file).address
+
+    async def start(self) -> None:
+        """Start its processes, and wait until CometBFT answers."""
+        assert self.supervisor is None, "it runs"
+        children = compose_children(
+            self.home,
+            find_cometbft(print),
+            on_miner_line=(lambda _: None) if self.is_mining else None,
+        )
+        self.supervisor = Supervisor(self.home.path, children)
+        await self.supervisor.__aenter__()
+        await wait_for(self._find_status)
+
+    async def wait_caught_up(self) -> None:
+        """Wait until it takes part in consensus."""
+
+        async def ask() -> bool | None:
+            return None if (await self.rpc.status()).catching_up else True
+
+        await wait_for(ask)
+
+    async def stop(self) -> None:
+        """End its processes as an operator does."""
+        supervisor, self.supervisor = self.supervisor, None
+        if supervisor is not None:
+            await supervisor.__aexit__(None, None, None)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one of its processes: "app", "cometbft" or "miner"."""
+        os.kill(self.get_pid(name), number)
+
+    async def kill(self, name: str) -> None:
+        """kill -9 one of its processes; the supervisor starts it again."""
+        before = self.get_pid(name)
+        self.signal(name, signal.SIGKILL)
+        await wait_until(lambda: self._find_pid(name) not in (None, before))
+
+    def get_pid(self, name: str) -> int:
+        """The process of this name, which must run."""
+        pid = self._find_pid(name)
+        assert pid is not None, f"{name} does not run"
+        return pid
+
+    async def get_status(self) -> ChainStatus | None:
+        """What its application says of the chain, None while it does not answer."""
+        try:
+            return await get_chain_status(self.rpc)
+        except (NodeUnreachable, RpcError):
+            return None
+
+    async def get_standing(self, address: Address) -> Standing:
+        """How an account's validator stands, by this node."""
+        return await get_standing(self.rpc, self.home.genesis.params, address)
+
+    def _find_pid(self, name: str) -> int | None:
+        return None if self.supervisor is None else self.supervisor.children[name].pid
+
+    async def _find_status(self) -> bool | None:
+        try:
+            await self.rpc.status()
+        except (NodeUnreachable, RpcError):
+            return None
+        return True
+
+
+@dataclass(slots=True)
+class Network:
+    """All nodes; `hashes` are the app hashes that each has told since it was first asked."""
+
+    nodes: list[Node]
+    observers: list[NodeObserver] = field(default_factory=list)
+
+    @property
+    def running(self) -> list[Node]:
+        """Nodes that are not stopped."""
+        return [node for node in self.nodes if node.supervisor is not None]
+
+    async def start(self) -> None:
+        """Start all nodes that do not run, a few at a time."""
+        starting = asyncio.Semaphore(AT_ONCE)
+
+        async def start(node: Node) -> None:
+            async with starting:
+                await node.start()
+
+        waiting = [node for node in self.nodes if node.supervisor is None]
+        await asyncio.gather(*map(start, waiting))
+
+    async def stop(self) -> None:
+        """Stop all nodes."""
+        await asyncio.gather(*(node.stop() for node in self.nodes))
+
+    async def wait_for_status(
+        self, is_so: Callable[[ChainStatus], bool], nodes: Sequence[Node] | None = None
+    ) -> list[ChainStatus]:
+        """Wait until it is so on every node that runs, or on these; their status."""
+
+        async def ask(node: Node) -> ChainStatus:
+            async def ask_once() -> ChainStatus | None:
+                status = await node.get_status()
+                return status if status is not None and is_so(status) else None
+
+            return await wait_for(ask_once)
+
+        return list(await asyncio.gather(*map(ask, nodes or self.running)))
+
+    async def wait_for_height(self, height: int) -> None:
+        """Until every running node has committed this height."""
+        await self.wait_for_status(lambda status: status.height >= height)
+
+    async def wait_for_generation(self, generation: int) -> None:
+        """Until every running node has this generation."""
+        await self.wait_for_status(lambda status: status.generation >= generation)
+
+    async def assert_one_app_hash_per_height(self) -> None:
+        """Hold every height that two running nodes have against each other.
+
+        The app hash after a height is in the next one's header.
+        """
+        heights = [(await node.rpc.status()).latest_height for node in self.running]
+        for height in range(1, min(heights) + 1):
+            hashes = {
+                (await node.rpc.commit(height)).app_hash.hex(): node.home.path.name
+                for node in self.running
+            }
+            assert len(hashes) == 1, f"app hashes in header {height} differ: {hashes}"
+        fork = find_fork(self.observers)
+        assert fork is None, fork
+
+    def assert_supply(self) -> None:
+        """Count every coin in each stopped node's store, all of whose hashes are computed anew."""
+        for node in self.nodes:
+            if node.supervisor is None and node.home.store_folder.exists():
+                read_chain(node.home)
+
+    async def watch(self) -> None:
+        """Note heights and app hashes that the nodes' applications tell, until cancelled."""
+        self.observers = [NodeObserver(node.home.path.name, node.rpc, {}) for node in self.nodes]
+        while True:
+            await asyncio.gather(*(observer.poll() for observer in self.observers))
+            await asyncio.sleep(POLL_S)
+
+
+@asynccontextmanager
+async def run_network(
+    path: Path,
+    *,
+    validators: int,
+    miners: Sequence[int] = (0,),
+    change: Callable[[Params], Params] = lambda params: params,
+    difficulty_bits: float = 6.0,
+) -> AsyncIterator[Network]:
+    """Make and start a network; stop it in the end, and hold it against itself."""
+    homes = make_network_homes(path, validators, change=change, difficulty_bits=difficulty_bits)
+    nodes = [
+        Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), number in miners)
+        for number, home in enumerate(homes)
+    ]
+    network = Network(nodes)
+    watching = asyncio.create_task(network.watch())
+    try:
+        await network.start()
+        yield network
+        await network.assert_one_app_hash_per_height()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await network.stop()
+        for node in network.nodes:
+            await node.rpc.close()
+    network.assert_supply()
+
+
+def make_network_homes(
+    path: Path,
+    validators: int,
+    *,
+    change: Callable[[Params], Params] = lambda params: params,
+    difficulty_bits: float = 6.0,
+) -> tuple[Home, ...]:
+    """Homes of validators of a quick chain, on ports that nobody listens on now."""
+    preset = make_quick_preset("digits", change)
+    ports = [(get_free_port(), get_free_port()) for _ in range(validators)]
+    with (
+        mock.patch("pol_abci.node.init.load_preset", return_value=preset),
+        mock.patch("pol_abci.node.testnet.choose_ports", return_value=ports),
+    ):
+        folders = create_testnet(
+            path,
+            cometbft=find_cometbft(print),
+            preset="digits",
+            chain_id="pol-e2e",
+            report=print,
+            validators=validators,
+            difficulty_bits=difficulty_bits,
+        )
+    return tuple(map(load_home, folders))
+
+
+def make_twin(node: Node, path: Path) -> Node:
+    """Copy a stopped node, keys and all, as nobody should; the copy has ports of its own.
+
+    The copy waits a millisecond for a proposal, and then votes for none where the other votes for
+    it: two that see the same thing at the same time would sign the same.
+    """
+    assert node.supervisor is None, "its files change while it runs"
+    shutil.copytree(node.home.path, path, ignore=shutil.ignore_patterns("app.sock", "logs"))
+    (get_cometbft_folder(path) / "config" / "node_key.json").unlink()  # CometBFT makes another
+    rpc_port, p2p_port = get_free_port(), get_free_port()
+    config_file = get_cometbft_folder(path) / "config" / "config.toml"
+    config = tomlkit.parse(config_file.read_text())
+    config["rpc"]["laddr"] = f"tcp://127.0.0.1:{rpc_port}"
+    config["p2p"]["laddr"] = f"tcp://0.0.0.0:{p2p_port}"
+    config["consensus"]["timeout_propose"] = "1ms"
+    config_file.write_text(tomlkit.dumps(config))
+    rpc_url = f"http://127.0.0.1:{rpc_port}"
+    write_settings(path, replace(node.home.settings, rpc_url=rpc_url))
+    return Node(load_home(path), RpcClient(rpc_url, timeout_s=5.0), is_mining=False)
