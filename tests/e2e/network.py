@@ -32,6 +32,7 @@ from pol_abci.node.children import compose_children
 from pol_abci.node.home import Home, get_cometbft_folder, load_home, write_settings
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
+from pol_abci.rules.codec import Account
 from tests.e2e.quick_home import get_free_port, make_quick_preset, read_chain, wait_for, wait_until
 
 if TYPE_CHECKING:
@@ -110,6 +111,11 @@ class Node:
         except (NodeUnreachable, RpcError):
             return None
 
+    async def get_account(self, address: Address) -> Account:
+        """An account, by this node, with all that waits in its mempool."""
+        answer = await self.rpc.abci_query("/account", address)
+        return Account.decode(answer.value)
+
     async def get_standing(self, address: Address) -> Standing:
         """How an account's validator stands, by this node."""
         return await get_standing(self.rpc, self.home.genesis.params, address)
@@ -181,11 +187,9 @@ class Network:
         """
         heights = [(await node.rpc.status()).latest_height for node in self.running]
         for height in range(1, min(heights) + 1):
-            hashes = {
-                (await node.rpc.commit(height)).app_hash.hex(): node.home.path.name
-                for node in self.running
-            }
-            assert len(hashes) == 1, f"app hashes in header {height} differ: {hashes}"
+            headers = await asyncio.gather(*(node.rpc.commit(height) for node in self.running))
+            hashes = [header.app_hash.hex() for header in headers]
+            assert len(set(hashes)) == 1, f"app hashes in header {height} differ: {hashes}"
         fork = find_fork(self.observers)
         assert fork is None, fork
 
