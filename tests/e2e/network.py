@@ -12,6 +12,7 @@ hash a height, every coin accounted for.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import signal
@@ -34,7 +35,15 @@ from pol_abci.node.init import join_chain
 from pol_abci.node.presets import load_preset
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
-from tests.e2e.quick_home import get_free_port, make_quick_preset, read_chain, wait_for, wait_until
+from tests.e2e.quick_home import (
+    VERIFIER,
+    find_process,
+    get_free_port,
+    make_quick_preset,
+    read_chain,
+    wait_for,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -43,8 +52,10 @@ if TYPE_CHECKING:
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.holdings import Standing
     from pol_abci.rules.params import Address, Params
+    from tests.e2e.relay import Relays
 
 POLL_S = 0.2
+ENDED_BY_A_BUG = "the process ends by a bug"
 AT_ONCE = 2
 """Nodes that start at the same time: each loads torch."""
 
@@ -90,11 +101,11 @@ class Node:
             await supervisor.__aexit__(None, None, None)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to one of its processes: "app", "cometbft" or "miner"."""
+        """Send a signal to one of its processes: "app", "cometbft", "miner" or "verifier"."""
         os.kill(self.get_pid(name), number)
 
     async def kill(self, name: str) -> None:
-        """kill -9 one of its processes; the supervisor starts it again."""
+        """kill -9 one of its processes; its supervisor, or the app, starts it again."""
         before = self.get_pid(name)
         self.signal(name, signal.SIGKILL)
         await wait_until(lambda: self._find_pid(name) not in (None, before))
@@ -117,7 +128,12 @@ class Node:
         return await get_standing(self.rpc, self.home.genesis.params, address)
 
     def _find_pid(self, name: str) -> int | None:
-        return None if self.supervisor is None else self.supervisor.children[name].pid
+        if self.supervisor is None:
+            return None
+        if name == "verifier":
+            app = self.supervisor.children["app"].pid
+            return None if app is None else find_process(app, VERIFIER)
+        return self.supervisor.children[name].pid
 
     async def _find_status(self) -> bool | None:
         try:
@@ -129,10 +145,16 @@ class Node:
 
 @dataclass(slots=True)
 class Network:
-    """All nodes; `hashes` are the app hashes that each has told since it was first asked."""
+    """All nodes, and what has been seen of their chain.
+
+    `observers` hear what the applications say. `checked` heights were held against each other,
+    `tx_heights` are where their transactions are, by hash.
+    """
 
     nodes: list[Node]
     observers: list[NodeObserver] = field(default_factory=list)
+    checked: int = 0
+    tx_heights: dict[bytes, int] = field(default_factory=dict)
 
     @property
     def running(self) -> list[Node]:
@@ -177,23 +199,33 @@ class Network:
         await self.wait_for_status(lambda status: status.generation >= generation)
 
     async def assert_one_app_hash_per_height(self) -> None:
-        """Hold every height that two running nodes have against each other.
+        """Hold all heights of all running nodes, from the last time on, against each other.
 
-        The app hash after a height is in the next one's header.
+        The app hash after a height is in the next one's header, what became of the transactions
+        too, and a block's hash covers its header. No transaction is in two blocks.
         """
         heights = [(await node.rpc.status()).latest_height for node in self.running]
-        for height in range(1, min(heights) + 1):
-            hashes = {
-                (await node.rpc.commit(height)).app_hash.hex(): node.home.path.name
-                for node in self.running
-            }
-            assert len(hashes) == 1, f"app hashes in header {height} differ: {hashes}"
+        for height in range(self.checked + 1, min(heights) + 1):
+            blocks = await asyncio.gather(*(node.rpc.block(height) for node in self.running))
+            names = [node.home.path.name for node in self.running]
+            told = [(block.header.app_hash.hex(), block.hash.hex()) for block in blocks]
+            assert len(set(told)) == 1, f"blocks {height} differ: {dict(zip(names, told, strict=True))}"
+            for raw in blocks[0].txs:
+                earlier = self.tx_heights.setdefault(hashlib.sha256(raw).digest(), height)
+                assert earlier == height, f"a transaction is in blocks {earlier} and {height}"
+            self.checked = height
         fork = find_fork(self.observers)
         assert fork is None, fork
 
     def assert_supply(self) -> None:
-        """Count every coin in each stopped node's store, all of whose hashes are computed anew."""
+        """Count every coin in each stopped node's store, all of whose hashes are computed anew.
+
+        Each node has also held its supply against each block: where coins were made or lost, its
+        application has ended by a bug, and said so.
+        """
         for node in self.nodes:
+            log = node.home.path / "logs" / "app.log"
+            assert not log.exists() or ENDED_BY_A_BUG not in log.read_text(), log
             if node.supervisor is None and node.home.store_folder.exists():
                 read_chain(node.home)
 
@@ -213,14 +245,20 @@ async def run_network(
     miners: Sequence[int] = (0,),
     change: Callable[[Params], Params] = lambda params: params,
     difficulty_bits: float = 6.0,
+    relays: Relays | None = None,
 ) -> AsyncIterator[Network]:
-    """Make and start a network; stop it in the end, and hold it against itself."""
+    """Make and start a network; stop it in the end, and hold it against itself.
+
+    With `relays` its nodes know each other by these alone.
+    """
     homes = make_network_homes(path, validators, change=change, difficulty_bits=difficulty_bits)
     nodes = [
         Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), number in miners)
         for number, home in enumerate(homes)
     ]
     network = Network(nodes)
+    if relays is not None:
+        await relays.start(homes)
     watching = asyncio.create_task(network.watch())
     try:
         await network.start()
@@ -232,6 +270,8 @@ async def run_network(
         await network.stop()
         for node in network.nodes:
             await node.rpc.close()
+        if relays is not None:
+            await relays.close()
     network.assert_supply()
 
 
