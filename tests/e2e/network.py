@@ -116,6 +116,10 @@ class Node:
         assert pid is not None, f"{name} does not run"
         return pid
 
+    def has(self, name: str) -> bool:
+        """Whether a process of this name runs."""
+        return self._find_pid(name) is not None
+
     async def get_status(self) -> ChainStatus | None:
         """What its application says of the chain, None while it does not answer."""
         try:
@@ -209,7 +213,9 @@ class Network:
             blocks = await asyncio.gather(*(node.rpc.block(height) for node in self.running))
             names = [node.home.path.name for node in self.running]
             told = [(block.header.app_hash.hex(), block.hash.hex()) for block in blocks]
-            assert len(set(told)) == 1, f"blocks {height} differ: {dict(zip(names, told, strict=True))}"
+            assert len(set(told)) == 1, (
+                f"blocks {height} differ: {dict(zip(names, told, strict=True))}"
+            )
             for raw in blocks[0].txs:
                 earlier = self.tx_heights.setdefault(hashlib.sha256(raw).digest(), height)
                 assert earlier == height, f"a transaction is in blocks {earlier} and {height}"
