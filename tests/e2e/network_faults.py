@@ -64,7 +64,7 @@ class Siege:
 
         `inject` returns at the fault's end.
         """
-        await wait_until(lambda: all(map(is_whole, self.network.nodes)))
+        await self.wait_whole()
         await asyncio.sleep(self.choose.uniform(0.0, 1.0))
         before = await read_generations(self.network.nodes[0].rpc)
         await inject()
@@ -80,6 +80,10 @@ class Siege:
         assert recoveries.lost == 0, name
         await self.network.assert_one_app_hash_per_height()
         self.payments.assert_all_there()
+
+    async def wait_whole(self) -> None:
+        """Wait until all processes of all nodes are there."""
+        await wait_until(lambda: all(map(is_whole, self.network.nodes)))
 
     async def kill(self, node: Node, process: str) -> None:
         """kill -9 of one of a node's processes."""
@@ -178,7 +182,7 @@ class Siege:
         await self.endure("200 ms delay, 1% loss", inject)
 
     async def damage_store(self, node: Node) -> None:
-        """Cut off a stopped node's store: it is refused in words, and without it the node replays."""
+        """Cut off a stopped node's store: refused in words; without it the node replays."""
 
         async def inject() -> None:
             await node.stop()
