@@ -36,7 +36,9 @@ from pol_abci.node.presets import load_preset
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
 from tests.e2e.quick_home import (
+    PATIENCE_S,
     VERIFIER,
+    Answer,
     find_process,
     get_free_port,
     make_quick_preset,
@@ -46,11 +48,12 @@ from tests.e2e.quick_home import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.holdings import Standing
+    from pol_abci.client.rpc import Block, NodeStatus
     from pol_abci.rules.params import Address, Params
     from tests.e2e.relay import Relays
 
@@ -74,8 +77,8 @@ class Node:
         """Of its account."""
         return KeyFile.read(self.home.account_file).address
 
-    async def start(self) -> None:
-        """Start its processes, and wait until CometBFT answers."""
+    async def start(self, patience_s: float = PATIENCE_S) -> None:
+        """Start its processes, and wait until CometBFT answers, having replayed its blocks."""
         assert self.supervisor is None, "it runs"
         children = compose_children(
             self.home,
@@ -84,7 +87,7 @@ class Node:
         )
         self.supervisor = Supervisor(self.home.path, children)
         await self.supervisor.__aenter__()
-        await wait_for(self._find_status)
+        await self.get_node_status(patience_s)
 
     async def wait_caught_up(self) -> None:
         """Wait until it takes part in consensus."""
@@ -122,10 +125,15 @@ class Node:
 
     async def get_status(self) -> ChainStatus | None:
         """What its application says of the chain, None while it does not answer."""
-        try:
-            return await get_chain_status(self.rpc)
-        except (NodeUnreachable, RpcError):
-            return None
+        return await answered(get_chain_status(self.rpc))
+
+    async def get_node_status(self, patience_s: float = PATIENCE_S) -> NodeStatus:
+        """What its CometBFT says of itself, as soon as it answers."""
+        return await wait_for(lambda: answered(self.rpc.status()), patience_s)
+
+    async def get_block(self, height: int) -> Block:
+        """A block that it has, as soon as it answers."""
+        return await wait_for(lambda: answered(self.rpc.block(height)))
 
     async def get_standing(self, address: Address) -> Standing:
         """How an account's validator stands, by this node."""
@@ -139,12 +147,13 @@ class Node:
             return None if app is None else find_process(app, VERIFIER)
         return self.supervisor.children[name].pid
 
-    async def _find_status(self) -> bool | None:
-        try:
-            await self.rpc.status()
-        except (NodeUnreachable, RpcError):
-            return None
-        return True
+
+async def answered(asking: Awaitable[Answer]) -> Answer | None:
+    """Return an answer, or None from a node that is away."""
+    try:
+        return await asking
+    except (NodeUnreachable, RpcError):
+        return None
 
 
 @dataclass(slots=True)
@@ -208,9 +217,9 @@ class Network:
         The app hash after a height is in the next one's header, what became of the transactions
         too, and a block's hash covers its header. No transaction is in two blocks.
         """
-        heights = [(await node.rpc.status()).latest_height for node in self.running]
+        heights = [(await node.get_node_status()).latest_height for node in self.running]
         for height in range(self.checked + 1, min(heights) + 1):
-            blocks = await asyncio.gather(*(node.rpc.block(height) for node in self.running))
+            blocks = await asyncio.gather(*(node.get_block(height) for node in self.running))
             names = [node.home.path.name for node in self.running]
             told = [(block.header.app_hash.hex(), block.hash.hex()) for block in blocks]
             assert len(set(told)) == 1, (

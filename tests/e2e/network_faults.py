@@ -15,7 +15,7 @@ from pol_abci.store.environment import DATA_FILE
 from tests.e2e.faults import read_generations, refuse_writes_of
 from tests.e2e.network import run_network
 from tests.e2e.payments import Payments
-from tests.e2e.quick_home import PATIENCE_S, run_program, wait_until
+from tests.e2e.quick_home import run_program, wait_until
 from tests.e2e.relay import Relays
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ MOMENT_S = 0.5
 """That a node may take to answer."""
 DELAY_S, LOSS = 0.2, 0.01
 POLL_S = 0.1
+REPLAY_PATIENCE_S = 1_800.0
+"""For a node that redoes all walks of a soak while miners and other nodes share its cores."""
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ class Siege:
             assert "Traceback" not in said, said
             await self.network.wait_for_generation(there.generation + 1)  # the others go on
             shutil.rmtree(node.home.store_folder)
-            await node.start()
+            await node.start(REPLAY_PATIENCE_S)
 
         await self.endure("a damaged store", inject)
 
@@ -234,7 +236,7 @@ class Siege:
                     return
                 await asyncio.sleep(POLL_S)
 
-        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(REPLAY_PATIENCE_S), asyncio.TaskGroup() as tasks:
             for node in self.network.nodes:
                 tasks.create_task(watch(node))
         recoveries.block_s.append(min(block_s))

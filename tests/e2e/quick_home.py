@@ -146,9 +146,11 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def wait_for(ask: Callable[[], Awaitable[Answer | None]]) -> Answer:
+async def wait_for(
+    ask: Callable[[], Awaitable[Answer | None]], patience_s: float = PATIENCE_S
+) -> Answer:
     """Ask every 100 ms until there is an answer."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (answer := await ask()) is None:
         assert time.monotonic() < deadline, "it did not come"
         await asyncio.sleep(0.1)
