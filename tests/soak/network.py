@@ -99,9 +99,11 @@ def read_memory(network: Network) -> dict[str, tuple[int, ...]]:
 
 def print_recoveries(recoveries: dict[str, Recoveries]) -> None:
     """A line a fault."""
-    head = ["seconds from the fault's end to", "injected"]
-    for what in ("next block", "next generation", "on all nodes"):
-        head += [f"{what}: median", "most"]
+    click.echo(
+        "Seconds from a fault's end to the next block, to the next generation, and until all nodes\n"
+        "have a new generation: median and most."
+    )
+    head = ["fault", "injected", "block", "most", "generation", "most", "all", "most", "lost"]
     rows = [
         [
             name,
@@ -113,13 +115,13 @@ def print_recoveries(recoveries: dict[str, Recoveries]) -> None:
         ]
         for name, each in sorted(recoveries.items())
     ]
-    click.echo(format_table([*head, "lost"], rows))
+    click.echo(format_table(head, rows))
 
 
 def print_memory(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> None:
     """A line a node."""
-    head = ["MiB held at the beginning and the end"]
-    head += [f"{name}, {when}" for name in MEASURED for when in ("first", "last")]
+    click.echo("MiB held at the beginning and at the end, by processes that may be newer:")
+    head = ["node", *(word for name in MEASURED for word in (name, "end"))]
     rows = [
         [
             name,
