@@ -100,7 +100,7 @@ def read_memory(network: Network) -> dict[str, tuple[int, ...]]:
 def print_recoveries(recoveries: dict[str, Recoveries]) -> None:
     """A line a fault."""
     click.echo(
-        "Seconds from a fault's end to the next block, to the next generation, and until all nodes\n"
+        "Seconds from a fault's end to the next block, the next generation, and until all nodes\n"
         "have a new generation: median and most."
     )
     head = ["fault", "injected", "block", "most", "generation", "most", "all", "most", "lost"]
