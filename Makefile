@@ -14,6 +14,9 @@ SEED ?= 1
 PRESET ?= digits
 # A recipe reads these from its environment: a folder's name may hold spaces.
 export GENERATIONS DIR
+ifdef COMETBFT # a release of CometBFT to run everything beside: see pol_abci/node/binary.py
+export POL_ABCI_COMETBFT_RELEASE := $(COMETBFT)
+endif
 
 UV_VERSION := 0.13.9
 PYTHON_CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
@@ -41,7 +44,7 @@ run: $(RUN_STAMP) cometbft ## watch a chain train a network
 	@$(BIN)/python -m pol_abci.cli up --home "$$DIR" --generations "$$GENERATIONS" \
 		|| test $$? -eq 130 # Ctrl-C is one of the two ways to end it
 
-test: $(DEV_STAMP) lint cometbft ## lint, and run every test, the ones with a real CometBFT included
+test: $(DEV_STAMP) lint cometbft ## lint, and run every test, those with a real CometBFT included; COMETBFT=v0.40.0
 	$(BIN)/python -m pytest
 
 test-gpu: $(DEV_STAMP) ## run the tests that need a CUDA device; they fail where there is none

@@ -31,6 +31,7 @@ from pol_abci.client.transactions import build_proof
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import Head, load_task
 from pol_abci.node.binary import find_cometbft
+from pol_abci.node.home import read_genesis_document
 from pol_abci.node.init import create_home, join_chain
 from pol_abci.node.presets import Preset, load_preset
 from pol_abci.rules.params import SCORE_UNIT, PaperParams
@@ -90,7 +91,7 @@ def make_homes(folder: Path, cometbft: Path) -> tuple[Home, Home]:
         second = join_chain(
             folder / "second",
             cometbft=cometbft,
-            genesis_file=first.genesis_file,
+            document=read_genesis_document(first.genesis_file),
             report=say,
             peers=f"{shown.stdout.strip()}@127.0.0.1:{P2P_PORTS[0]}",
             rpc_port=RPC_PORTS[1],

@@ -67,7 +67,13 @@ class Measured:
     yes_cpu_us: list[float] = field(default_factory=list)
 
 
-def make_home(path: Path, ports: tuple[int, int], keys: Sequence[AccountKey]) -> Home:
+def make_home(
+    path: Path,
+    ports: tuple[int, int],
+    keys: Sequence[AccountKey],
+    *,
+    difficulty_bits: float | None = 16,
+) -> Home:
     """A home of the digits preset whose genesis funds these keys."""
     home = create_home(
         path,
@@ -77,7 +83,7 @@ def make_home(path: Path, ports: tuple[int, int], keys: Sequence[AccountKey]) ->
         report=note,
         rpc_port=ports[0],
         p2p_port=ports[1],
-        difficulty_bits=16,
+        difficulty_bits=difficulty_bits,
     )
     funded = tuple(
         GenesisAccount(address=key.address, balance=BALANCE, consensus_key=None) for key in keys

@@ -9,6 +9,8 @@ from pol_abci.app.consensus import Consensus
 from pol_abci.app.info import Info
 from pol_abci.app.mempool import Mempool
 from pol_abci.app.metrics import Measures
+from pol_abci.app.snapshot import Snapshot
+from pol_abci.app.snapshot_taker import SnapshotTaker
 
 if TYPE_CHECKING:
     from pol_abci.abci.generated.abci import types_pb2 as abci
@@ -16,13 +18,18 @@ if TYPE_CHECKING:
 
 
 class PolApplication(Application):
-    """Proof of Learning behind one CometBFT node; no snapshots, no vote extensions."""
+    """Proof of Learning behind one CometBFT node; no vote extensions.
 
-    def __init__(self, replica: Replica) -> None:
+    Snapshots are taken every `snapshot_interval` heights, while `snapshot_taker` runs.
+    """
+
+    def __init__(self, replica: Replica, snapshot_interval: int = 0) -> None:
         self.measures = Measures()
-        self._info = Info(replica)
+        self.snapshot_taker = SnapshotTaker(replica.store, snapshot_interval)
+        self._info = Info(replica, self.snapshot_taker.folder)
         self._mempool = Mempool(replica)
         self._consensus = Consensus(replica)
+        self._snapshot = Snapshot(replica, self.snapshot_taker.folder)
 
     async def info(self, _request: abci.RequestInfo, /) -> abci.ResponseInfo:
         """See `Info.info`."""
@@ -64,4 +71,30 @@ class PolApplication(Application):
     async def commit(self, _request: abci.RequestCommit, /) -> abci.ResponseCommit:
         """See `Consensus.commit`."""
         with self.measures.commit_seconds.time():
-            return self._consensus.commit()
+            reply = self._consensus.commit()
+            self.snapshot_taker.begin_when_due()
+            return reply
+
+    async def list_snapshots(
+        self, _request: abci.RequestListSnapshots, /
+    ) -> abci.ResponseListSnapshots:
+        """See `Snapshot.list_snapshots`."""
+        return self._snapshot.list_snapshots()
+
+    async def load_snapshot_chunk(
+        self, request: abci.RequestLoadSnapshotChunk, /
+    ) -> abci.ResponseLoadSnapshotChunk:
+        """See `Snapshot.load_snapshot_chunk`."""
+        return await self._snapshot.load_snapshot_chunk(request)
+
+    async def offer_snapshot(
+        self, request: abci.RequestOfferSnapshot, /
+    ) -> abci.ResponseOfferSnapshot:
+        """See `Snapshot.offer_snapshot`."""
+        return self._snapshot.offer_snapshot(request)
+
+    async def apply_snapshot_chunk(
+        self, request: abci.RequestApplySnapshotChunk, /
+    ) -> abci.ResponseApplySnapshotChunk:
+        """See `Snapshot.apply_snapshot_chunk`."""
+        return self._snapshot.apply_snapshot_chunk(request)

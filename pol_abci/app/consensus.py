@@ -14,6 +14,7 @@ import structlog
 
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.types import validator_pb2
+from pol_abci.app.retention import KEEP_ALL
 from pol_abci.app.verifier import OtherWeights
 from pol_abci.rules.codec import ProofMessage
 from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx, SecondProof
@@ -194,14 +195,14 @@ class Consensus:
             try:
                 txs.append(self._replica.authenticate(raw))
             except InvalidTx as error:
-                return _reject(raw, error)
+                return _reject(block, raw, error)
         if sum(isinstance(tx.message, ProofMessage) for tx in txs) > 1:
             # told before any is walked: a proposer could send thousands
-            return _reject(b"", SecondProof("a block holds at most one proof"))
+            return _reject(block, b"", SecondProof("a block holds at most one proof"))
         executed = await self._execute(block, raws, txs)
         for raw, result in zip(raws, executed.outcome.txs, strict=True):
             if result.error is not None:
-                return _reject(raw, result.error)
+                return _reject(block, raw, result.error)
         self._executed = executed
         return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.ACCEPT)
 
@@ -229,7 +230,7 @@ class Consensus:
             claim = _get_claim(executed.txs, outcome.accepted.tx_hash)
             weights = await replica.verifier.compute_weights(claim)
         written = weights
-        if self._genesis is not None:
+        if self._genesis is not None and not replica.store.height:  # no snapshot came since
             changes = self._genesis.changes | changes
             written = weights or self._genesis.weights
         pending = replica.store.prepare(changes, written)
@@ -262,7 +263,13 @@ class Consensus:
                 steps=accepted.steps,
                 interval_ms=accepted.interval_ms,
             )
-        return abci.ResponseCommit()
+        return abci.ResponseCommit(retain_height=self._compute_retain_height(accepted))
+
+    def _compute_retain_height(self, accepted: GenerationRecord | None) -> int:
+        """Blocks go when there is a new generation, several at once."""
+        if accepted is None:
+            return KEEP_ALL
+        return self._replica.retention.compute_retain_height(self._replica.store, accepted)
 
     # -- shared by both
 
@@ -346,8 +353,16 @@ def _get_claim(txs: Iterable[SignedTx | InvalidTx], tx_hash: bytes) -> Claim:
     raise AssertionError("the accepted proof is not in the block")
 
 
-def _reject(raw: bytes, error: InvalidTx) -> abci.ResponseProcessProposal:
-    log.warning("a proposal is refused", size=len(raw), code=error.code, reason=str(error))
+def _reject(block: BlockContext, raw: bytes, error: InvalidTx) -> abci.ResponseProcessProposal:
+    """Refuse a block for what one of its transactions is, or empty where it is all of them."""
+    log.warning(
+        "a proposal is refused",
+        height=block.height,
+        proposer=block.proposer.hex(),
+        size=len(raw),
+        code=error.code,
+        reason=str(error),
+    )
     return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.REJECT)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pol_abci import __version__
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.crypto import proof_pb2
+from pol_abci.app.snapshot import get_listed_heights
 from pol_abci.app.standstill import compute_block_age_ms, explain_standstill
 from pol_abci.client.chain import HISTORY_LIMIT, HISTORY_PATH, STATUS_PATH
 from pol_abci.client.sending import ACCOUNT_PATH
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pol_abci.app.replica import Replica
+    from pol_abci.store.snapshots import SnapshotFolder
     from pol_abci.store.store import Answer
 
 INDEX_BYTES = 8
@@ -70,8 +72,9 @@ class HeightNotServed(QueryError):
 class Info:
     """Answers what was committed, and reads of it."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, snapshots: SnapshotFolder) -> None:
         self._replica = replica
+        self._snapshots = snapshots
         self._paths: dict[str, Callable[[abci.RequestQuery], abci.ResponseQuery]] = {
             "/store/state/key": self._query_state,
             "/store/weights/key": self._query_chunk,
@@ -202,6 +205,7 @@ class Info:
                 }
             ),
             "size_all": verifier.size_all,
+            "snapshot_height": next(iter(get_listed_heights(self._snapshots, replica.store)), None),
         }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pol_abci.app.retention import Retention
 from pol_abci.app.tickets import TICKET_BYTES, Ticket, Tickets
 from pol_abci.rules import keys
 from pol_abci.rules.codec import GenerationRecord, ValidatorSet
@@ -20,7 +21,7 @@ from pol_abci.rules.state import Overlay, RememberedState
 from pol_abci.rules.transition import ChainContext, get_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pol_abci.app.verifier import Verifier
     from pol_abci.rules.codec import Account, Head, SignedTx
@@ -61,6 +62,7 @@ class Replica:
         initial_height: int,
         store: Store,
         verifier: Verifier,
+        retention: Retention = Retention(),  # noqa: B008 (it is frozen)
         clock_ms: Callable[[], int] = read_clock_ms,
     ) -> None:
         self.chain = ChainContext(chain_id, genesis.params)
@@ -68,6 +70,7 @@ class Replica:
         self.initial_height = initial_height
         self.store = store
         self.verifier = verifier
+        self.retention = retention
         self.tickets = Tickets(max(1, TICKET_BYTES // self.chain.scheme.max_tx_bytes))
         self.time_ms = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -76,13 +79,17 @@ class Replica:
         self._authenticated: OrderedDict[bytes, SignedTx] = OrderedDict()
         self._authenticated_bytes = 0
         verifier.on_true_walk = self.keep_ticket
-        self.state = RememberedState(store.state())
-        self.mempool_state = Overlay(self.state)
-        if store.height:
-            self.time_ms = self.get_head().time_ms
-            self._follow_head(store.weights())
+        self._stand_at_store()
 
     # -- state
+
+    def _stand_at_store(self) -> None:
+        """Go on from what the store has, which may be nothing."""
+        self.state = RememberedState(self.store.state())
+        self.mempool_state = Overlay(self.state)
+        if self.store.height:
+            self.time_ms = self.get_head().time_ms
+            self._follow_head(self.store.weights())
 
     def begin(self, state: StateReader, weights: bytes) -> None:
         """Stand at genesis: `state` is what InitChain made, `weights` are W_0."""
@@ -112,6 +119,15 @@ class Replica:
             self._follow_head(weights)
         self.on_change()
 
+    def restore(
+        self, height: int, app_hash: bytes, read_chunks: Callable[[], Iterable[bytes]]
+    ) -> None:
+        """Stand at a snapshot's height; see `Store.restore`. Nothing changes if this raises."""
+        self.store.restore(height, app_hash, read_chunks)
+        self.committed_ms = self.get_now_ms()
+        self._stand_at_store()
+        self.on_change()
+
     def get_head(self) -> Head:
         """Return the newest generation's record."""
         return get_head(self.state)
@@ -134,7 +150,7 @@ class Replica:
 
     def _record_accuracy(self, generation: int, correct: int, size: int) -> None:
         data = self.store.get_record(generation)
-        if data is None:  # generation 0 has no proof, and so no record
+        if data is None:  # of generation 0, or made before this node joined by a snapshot
             return
         record = replace(
             GenerationRecord.decode(data), has_accuracy=True, correct_all=correct, size_all=size

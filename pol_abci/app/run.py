@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +15,7 @@ from pol_abci.app.application import PolApplication
 from pol_abci.app.metrics import make_registry
 from pol_abci.app.replica import Replica
 from pol_abci.app.resubmit import resubmit_tickets
+from pol_abci.app.retention import Retention
 from pol_abci.app.standstill import find_fault
 from pol_abci.app.tasks import run_until_first_ends
 from pol_abci.app.verifier import Verifier
@@ -44,7 +45,9 @@ class AppSettings:
 
     `listen` is "unix://path" or "tcp://host:port", where CometBFT connects; `rpc_url` is that
     CometBFT's own RPC; `threads`, `device` and `data_dir` are the verifier's; `transport` is
-    "socket" or "grpc"; `metrics` is "host:port" to serve metrics and health at, or None.
+    "socket" or "grpc"; `metrics` is "host:port" to serve metrics and health at, or None;
+    `snapshot_interval` is the heights from snapshot to snapshot, 0 for none; `retention` says which
+    blocks that CometBFT is told to keep.
     """
 
     chain_id: str
@@ -58,6 +61,8 @@ class AppSettings:
     data_dir: Path | None = None
     transport: str = "socket"
     metrics: str | None = None
+    snapshot_interval: int = 0
+    retention: Retention = field(default_factory=Retention)
 
 
 async def run_app(settings: AppSettings) -> None:
@@ -94,8 +99,9 @@ async def run_app(settings: AppSettings) -> None:
             initial_height=settings.initial_height,
             store=store,
             verifier=verifier,
+            retention=settings.retention,
         )
-        application = PolApplication(replica)
+        application = PolApplication(replica, settings.snapshot_interval)
         await stack.enter_async_context(
             run_monitor(
                 settings.metrics,
@@ -118,5 +124,8 @@ async def run_app(settings: AppSettings) -> None:
                 await serve(application, settings.listen)
 
         await run_until_first_ends(
-            verifier.run(started), serve_when_ready(), resubmit_tickets(replica, rpc)
+            verifier.run(started),
+            serve_when_ready(),
+            resubmit_tickets(replica, rpc),
+            application.snapshot_taker.run(),
         )

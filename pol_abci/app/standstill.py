@@ -24,7 +24,10 @@ LOW_DISK_BYTES = 256 * 2**20
 def explain_standstill(replica: Replica) -> str | None:
     """Return why no generation comes, or None while there is nothing to explain."""
     if replica.store.height == 0:
-        return "no block is committed yet: CometBFT has not connected, or waits for validators"
+        return (
+            "no block is committed yet: CometBFT has not connected, waits for validators, or "
+            "fetches a snapshot"
+        )
     head = replica.get_head()
     if head.time_ms == 0:
         return "the chain has just begun: proofs are taken from its third block on"

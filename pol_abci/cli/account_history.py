@@ -74,12 +74,16 @@ def history(
         click.echo(f"nothing of {format_address(owner)}" + (" beyond those" if skip else " yet"))
     for entry in entries:
         click.echo(_describe(entry, owner, params))
+    if any(entry.time_ms is None for entry in entries):
+        click.echo("Where the time is unknown, this node does not have the block any more.")
     if len(entries) == limit:
         click.echo(f"Older ones: --skip {skip + limit}")
 
 
 def _describe(entry: HistoryEntry, owner: Address, params: LedgerParams) -> str:
-    moment = datetime.fromtimestamp(entry.time_ms // 1_000).astimezone()
+    when = "time unknown"
+    if entry.time_ms is not None:
+        when = f"{datetime.fromtimestamp(entry.time_ms // 1_000).astimezone():%Y-%m-%d %H:%M:%S}"
     document = _compose_document(entry, owner, params)
     what = document["what"]
     change = format_amount(Amount(int(document["amount"])))
@@ -94,7 +98,7 @@ def _describe(entry: HistoryEntry, owner: Address, params: LedgerParams) -> str:
     }[what]
     fee = "" if what in ("received", "proof") else f", fee {format_amount(entry.tx.fee)}"
     name = entry.tx.hash.hex().upper()[:8]
-    return f"{moment:%Y-%m-%d %H:%M:%S}  {entry.height:>8}  {name}…  {sentence}{fee}"
+    return f"{when:19}  {entry.height:>8}  {name}…  {sentence}{fee}"
 
 
 def _compose_document(entry: HistoryEntry, owner: Address, params: LedgerParams) -> dict[str, Any]:

@@ -27,6 +27,7 @@ DEFAULT_HOME = Path("pol-home")
 
 MODULES = {
     "init": "pol_abci.cli.init",
+    "join": "pol_abci.cli.join",
     "up": "pol_abci.cli.up",
     "testnet": "pol_abci.cli.testnet",
     "status": "pol_abci.cli.status",
@@ -41,6 +42,8 @@ MODULES = {
     "validator": "pol_abci.cli.validator",
     "replay": "pol_abci.cli.replay",
     "export": "pol_abci.cli.export",
+    "backup": "pol_abci.cli.backup",
+    "restore": "pol_abci.cli.restore",
     "rollback": "pol_abci.cli.rollback",
     "doctor": "pol_abci.cli.doctor",
     "version": "pol_abci.cli.version",

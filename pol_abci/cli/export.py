@@ -130,9 +130,7 @@ def _read_home(home: Path) -> tuple[ChainGenesis, Sequence[GenerationRecord]]:
 
     here = load_home(home)
     document = read_genesis_document(here.genesis_file)
-    chain = ChainGenesis(
-        document.chain_id, int(document.document["initial_height"]), document.genesis
-    )
+    chain = ChainGenesis(document.chain_id, document.initial_height, document.genesis)
     return chain, load_history(here).records
 
 

@@ -41,6 +41,8 @@ def describe_history(history: History) -> str:
     intervals_ms = [record.interval_ms for record in history.records]
     target_ms = history.target_interval_ms
     parts = [f"{len(intervals_ms)} generations"]
+    if (first := history.records[0].generation) > 1:  # of a node that joined by a snapshot
+        parts[0] += f" from number {first} on"
     whole = compute_pace(intervals_ms, target_ms, len(intervals_ms))
     recent = compute_pace(intervals_ms, target_ms)
     if whole is not None:

@@ -34,8 +34,9 @@ class History:
     def __post_init__(self) -> None:
         if not self.records:
             raise EmptyChain(
-                f"the chain {self.chain_id} has no generation yet, so there is nothing to draw; "
-                f"let it run with a miner first (`pol-abci up`)"
+                f"this node knows of no generation of the chain {self.chain_id}, so there is "
+                f"nothing to draw; let it run with a miner first (`pol-abci up`). One that joined "
+                f"by a snapshot knows only those that came after"
             )
 
 

@@ -22,7 +22,7 @@ from pol_abci.cli.stopping import hold_signals
 from pol_abci.cli.words import format_bits
 from pol_abci.client.keys import KeyFile, format_address
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS
+from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS, read_genesis_document
 from pol_abci.node.presets import load_preset
 from pol_abci.rules.params import PaperParams
 
@@ -79,6 +79,21 @@ p2p_port_option = click.option(
     help="A new home's port for other nodes.",
 )
 
+new_device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="What the node is to train on: cpu, cuda, cuda:1 …",
+)
+transport_option = click.option(
+    "--abci",
+    "transport",
+    type=click.Choice(TRANSPORTS),
+    default=TRANSPORTS[0],
+    show_default=True,
+    help="How CometBFT calls the app; docs/operations.md says why not grpc.",
+)
+
 
 @click.command(epilog=EXIT_CODES)
 @home_option
@@ -91,24 +106,12 @@ p2p_port_option = click.option(
 )
 @click.option("--peers", metavar="ID@HOST:PORT,...", help="Nodes of the chain to join.")
 @difficulty_option
-@click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    help="What the node is to train on: cpu, cuda, cuda:1 …",
-)
+@new_device_option
 @target_interval_option
 @data_dir_option
 @rpc_port_option
 @p2p_port_option
-@click.option(
-    "--abci",
-    "transport",
-    type=click.Choice(TRANSPORTS),
-    default=TRANSPORTS[0],
-    show_default=True,
-    help="How CometBFT calls the app; docs/operations.md says why not grpc.",
-)
+@transport_option
 @json_option
 def init(
     *,
@@ -132,11 +135,7 @@ def init(
     """
     if genesis is None and peers is not None:
         raise click.UsageError("--peers goes with --genesis: a new chain has no other nodes yet")
-    if peers is not None and not PEERS.fullmatch(peers):
-        raise click.UsageError(
-            f"--peers {peers!r}: give ID@HOST:PORT, with commas between several; ID is what "
-            f"`cometbft show-node-id` says, 40 hexadecimal digits"
-        )
+    check_peers(peers)
     of_new_chains = (preset, chain_id, difficulty_bits, target_interval_s)
     if genesis is not None and any(value is not None for value in of_new_chains):
         raise click.UsageError(
@@ -174,7 +173,7 @@ def init(
         made = join_chain(
             home,
             cometbft=find_cometbft(report),
-            genesis_file=genesis,
+            document=read_genesis_document(genesis),
             report=report,
             device=device,
             data_dir=data_dir,
@@ -183,12 +182,22 @@ def init(
             p2p_port=p2p_port,
             transport=transport,
         )
+    print_home(made, home, as_json)
+
+
+def check_peers(peers: str | None) -> None:
+    """Refuse what CometBFT would not take for persistent_peers."""
+    if peers is not None and not PEERS.fullmatch(peers):
+        raise click.UsageError(
+            f"--peers {peers!r}: give ID@HOST:PORT, with commas between several; ID is what "
+            f"`cometbft show-node-id` says, 40 hexadecimal digits"
+        )
+
+
+def print_home(made: Home, home: Path, as_json: bool) -> None:
+    """Say what was made, and how to run it."""
     if isinstance(made.genesis.params.scheme, PaperParams):
         report(STUDY_ONLY)
-    _print_home(made, home, as_json)
-
-
-def _print_home(made: Home, home: Path, as_json: bool) -> None:
     address = format_address(KeyFile.read(made.account_file).address)
     first = made.genesis.params.difficulty.first
     if as_json:

@@ -154,9 +154,7 @@ def _choose_chain(source: BlockSource, home: Home | None, genesis: Path | None) 
     if path is None:
         return source.get_genesis()
     document = read_genesis_document(path)
-    return ChainGenesis(
-        document.chain_id, int(document.document["initial_height"]), document.genesis
-    )
+    return ChainGenesis(document.chain_id, document.initial_height, document.genesis)
 
 
 def _choose_last(source: BlockSource, audit: Replay, until_height: int | None) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import uvloop
 
+from pol_abci.app.retention import Retention
 from pol_abci.app.run import AppSettings, run_app
 from pol_abci.cli.commands import (
     EXIT_CODES_STOPPABLE,
@@ -48,13 +49,14 @@ def start(
     """
     configure_logs(log_level, log_format)
     here = load_home(home)
+    document = read_genesis_document(here.genesis_file)
     data_dir = here.settings.data_dir if data_dir is None else data_dir.absolute()
     # A unix socket's name has room for about 100 bytes, so that it must be a relative one.
     os.chdir(here.path)
     settings = AppSettings(
         chain_id=here.settings.chain_id,
         genesis=here.genesis,
-        initial_height=int(read_genesis_document(here.genesis_file).document["initial_height"]),
+        initial_height=document.initial_height,
         store_path=here.store_folder,
         listen=here.settings.listen,
         rpc_url=here.settings.rpc_url,
@@ -63,5 +65,9 @@ def start(
         data_dir=data_dir,
         metrics=metrics or here.settings.metrics,
         transport=here.read_transport(),
+        snapshot_interval=here.settings.snapshot_interval,
+        retention=Retention(
+            keep_blocks=here.settings.keep_blocks, evidence_age_ms=document.evidence_age_ms
+        ),
     )
     exit_after(run_until_stopped(run_app(settings), uvloop.run))

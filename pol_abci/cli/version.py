@@ -9,7 +9,7 @@ import click
 
 from pol_abci import __version__
 from pol_abci.cli.commands import EXIT_CODES, json_option, print_json, report
-from pol_abci.node.binary import COMETBFT_VERSION, WrongCometBFT, locate_cometbft
+from pol_abci.node.binary import WrongCometBFT, get_release, locate_cometbft
 from pol_abci.rules.params import ARITHMETIC_VERSION, PROTOCOL_VERSION
 
 LIBRARIES = ("torch", "lmdb", "numpy", "protobuf", "pynacl")
@@ -32,7 +32,7 @@ def version(as_json: bool) -> None:
         "pol_abci": __version__,
         "protocol": PROTOCOL_VERSION,
         "arithmetic": ARITHMETIC_VERSION,
-        "cometbft_wanted": COMETBFT_VERSION,
+        "cometbft_wanted": get_release().tag,
         "cometbft": None if cometbft is None else str(cometbft),
         "python": platform.python_version(),
         **{library: metadata.version(library) for library in LIBRARIES},

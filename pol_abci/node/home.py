@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from pol_abci.app.snapshot_taker import KEPT_SNAPSHOTS
 from pol_abci.node.supervisor import check_lock, check_port
 from pol_abci.rules.address import compute_address
 from pol_abci.rules.errors import GenesisError, PolError
@@ -34,6 +35,9 @@ RPC_PORT = 26657
 P2P_PORT = 26656
 """CometBFT's own choice of ports, for homes that are told no other."""
 MAX_THREADS = 1_024
+SNAPSHOT_INTERVAL = 200
+"""Blocks that a node which joins has to execute at most, until it stands where the others do."""
+MAX_SNAPSHOT_INTERVAL = 10**9
 TRANSPORTS = ("socket", "grpc")
 """Of ABCI, as CometBFT names them; the first is the better one (docs/decisions/0101)."""
 
@@ -54,7 +58,9 @@ class Settings:
     A relative path in `listen` begins at the home. `threads` are the verifier's. `device` is
     what it and the miner of `up` compute on, by torch's name. `data_dir` is where datasets lie that
     come with no package; None is where Debian's packages put them. `metrics` is where the app
-    serves metrics and health, "host:port", or None.
+    serves metrics and health, "host:port", or None. `snapshot_interval` is the heights from one
+    snapshot to the next, for nodes that join; 0 for none. `keep_blocks` is how many of its newest
+    blocks CometBFT keeps at least; 0 is all.
     """
 
     chain_id: str
@@ -65,6 +71,8 @@ class Settings:
     device: str = "cpu"
     data_dir: Path | None = None
     metrics: str | None = None
+    snapshot_interval: int = SNAPSHOT_INTERVAL
+    keep_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,30 @@ class GenesisDocument:
     document: dict[str, Any]
     chain_id: str
     genesis: Genesis
+
+    @property
+    def initial_height(self) -> int:
+        """Height of the first block."""
+        return int(self.document["initial_height"])
+
+    @property
+    def evidence_age_blocks(self) -> int:
+        """How many blocks back evidence may reach, at least."""
+        return self._read_evidence_limit("max_age_num_blocks")
+
+    @property
+    def evidence_age_ms(self) -> int:
+        """How far back in time evidence may reach, at least, rounded up."""
+        return -(-self._read_evidence_limit("max_age_duration") // 10**6)
+
+    def _read_evidence_limit(self, name: str) -> int:
+        try:
+            return int(self.document["consensus_params"]["evidence"][name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise GenesisError(
+                f"the genesis of {self.chain_id} has no whole number "
+                f"consensus_params.evidence.{name}; CometBFT needs one too"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +162,7 @@ class Home:
     @property
     def store_folder(self) -> Path:
         """The app's LMDB environment."""
-        return self.path / "app"
+        return get_store_folder(self.path)
 
     def check_free(self) -> None:
         """Look whether this home's processes could start now.
@@ -143,6 +175,10 @@ class Home:
             When CometBFT could not listen on a port that it is to listen on.
         """
         check_lock(self.path)
+        self.check_ports()
+
+    def check_ports(self) -> None:
+        """Raise `PortInUse` when CometBFT could not listen where it is to."""
         for section, address in _read_addresses(self.config_file).items():
             if address.startswith("tcp://"):
                 also = f" and rpc in {self.path / SETTINGS_FILE}" if section == "rpc" else ""
@@ -186,6 +222,11 @@ def load_home(path: Path) -> Home:
             f"(digest {digest.hex()}, recorded {settings.genesis_digest.hex()}); "
             f"put the chain's own genesis back"
         )
+    if 0 < settings.keep_blocks < document.evidence_age_blocks:
+        raise HomeError(
+            f"{path / SETTINGS_FILE}: app.keep_blocks is {settings.keep_blocks}, but evidence may "
+            f"reach {document.evidence_age_blocks} blocks back; give at least those, or 0 for all"
+        )
     home = Home(path, settings, document.genesis)
     _check_rpc_port(home)
     return home
@@ -215,18 +256,29 @@ def read_genesis_document(path: Path) -> GenesisDocument:
         raise GenesisError(f"{path} is not JSON, so it is no genesis: {error}") from error
     if isinstance(document, dict) and isinstance(document.get("result"), dict):
         document = document["result"].get("genesis")
+    return parse_genesis_document(document, str(path))
+
+
+def parse_genesis_document(document: Any, source: str) -> GenesisDocument:
+    """Read what CometBFT's genesis file holds; `source` is for people.
+
+    Raises
+    ------
+    GenesisError
+        When it is not a genesis of this protocol and version.
+    """
     if not isinstance(document, dict) or "app_state" not in document:
-        raise GenesisError(f"{path} is no genesis of a chain: it has no app_state")
+        raise GenesisError(f"{source} is no genesis of a chain: it has no app_state")
     chain_id = document.get("chain_id")
     if not isinstance(chain_id, str) or not chain_id:
-        raise GenesisError(f"{path} names no chain_id")
+        raise GenesisError(f"{source} names no chain_id")
     try:
         version = document["consensus_params"]["version"]["app"]
     except (KeyError, TypeError):
         version = None
     if version != str(PROTOCOL_VERSION):
         raise GenesisError(
-            f"{path} is of protocol version {version}, this is version {PROTOCOL_VERSION} "
+            f"{source} is of protocol version {version}, this is version {PROTOCOL_VERSION} "
             f"(consensus_params.version.app)"
         )
     return GenesisDocument(document, chain_id, parse_genesis(document["app_state"]))
@@ -252,6 +304,10 @@ def write_settings(path: Path, settings: Settings) -> None:
         app.add(tomlkit.comment('metrics = "127.0.0.1:26670"'))
     else:
         app["metrics"] = settings.metrics
+    app.add(tomlkit.comment("Heights from snapshot to snapshot, for nodes that join; 0 for none."))
+    app["snapshot_interval"] = settings.snapshot_interval
+    app.add(tomlkit.comment("How many blocks CometBFT keeps at least; 0 is all of them."))
+    app["keep_blocks"] = settings.keep_blocks
     verifier = tomlkit.table()
     verifier.add(tomlkit.comment("Threads of the process that verifies proofs."))
     verifier["threads"] = settings.threads
@@ -279,6 +335,21 @@ def get_genesis_file(path: Path) -> Path:
 def get_consensus_key_file(path: Path) -> Path:
     """Return the file of CometBFT's validator key in the home folder `path`."""
     return get_cometbft_folder(path) / "config" / "priv_validator_key.json"
+
+
+def get_signing_state_file(path: Path) -> Path:
+    """Return the file in which CometBFT notes what its validator has signed last."""
+    return get_cometbft_folder(path) / "data" / "priv_validator_state.json"
+
+
+def get_node_key_file(path: Path) -> Path:
+    """Return the file of the key by which CometBFT's peers know it."""
+    return get_cometbft_folder(path) / "config" / "node_key.json"
+
+
+def get_store_folder(path: Path) -> Path:
+    """Return the app's LMDB environment in the home folder `path`."""
+    return path / "app"
 
 
 def get_account_file(path: Path) -> Path:
@@ -342,6 +413,8 @@ def _read_settings(file: Path) -> Settings:
         device=_take(file, values, "verifier", "device", str),
         data_dir=_take_data_dir(file, values),
         metrics=_take_optional(file, values, "app", "metrics", str),
+        snapshot_interval=_take_snapshot_interval(file, values),
+        keep_blocks=_take_optional(file, values, "app", "keep_blocks", int) or 0,
     )
     unknown = [
         f"{section}.{key}"
@@ -354,8 +427,22 @@ def _read_settings(file: Path) -> Settings:
         raise HomeError(f"{file}: app.listen must begin with unix:// or tcp://")
     if not settings.rpc_url.startswith(("http://", "https://")):
         raise HomeError(f"{file}: app.rpc must begin with http:// or https://")
+    if settings.keep_blocks < 0:
+        raise HomeError(f"{file}: app.keep_blocks must be 0, which keeps all, or more")
+    # The newest headers behind a snapshot have to be there for whoever joins by it.
+    snapshots_reach = (KEPT_SNAPSHOTS + 1) * settings.snapshot_interval
+    if 0 < settings.keep_blocks < snapshots_reach:
+        raise HomeError(
+            f"{file}: app.keep_blocks is {settings.keep_blocks}, but snapshots reach "
+            f"{snapshots_reach} blocks back; give at least those, 0 for all, or set "
+            "app.snapshot_interval lower"
+        )
     if not 1 <= settings.threads <= MAX_THREADS:
         raise HomeError(f"{file}: verifier.threads must be between 1 and {MAX_THREADS}")
+    if not 0 <= settings.snapshot_interval <= MAX_SNAPSHOT_INTERVAL:
+        raise HomeError(
+            f"{file}: app.snapshot_interval must be between 0 and {MAX_SNAPSHOT_INTERVAL}"
+        )
     return settings
 
 
@@ -372,6 +459,12 @@ def _take_data_dir(file: Path, values: dict[str, Any]) -> Path | None:
     """Take the datasets' folder out of the settings' values; a relative one begins at the home."""
     text = _take_optional(file, values, "verifier", "data_dir", str)
     return None if text is None else file.parent / text
+
+
+def _take_snapshot_interval(file: Path, values: dict[str, Any]) -> int:
+    """Take the interval out of the settings' values; homes of before have none."""
+    interval = _take_optional(file, values, "app", "snapshot_interval", int)
+    return SNAPSHOT_INTERVAL if interval is None else interval
 
 
 def _take(file: Path, values: dict[str, Any], section: str, key: str, kind: type[T]) -> T:

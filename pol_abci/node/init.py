@@ -25,6 +25,7 @@ from pol_abci.node.home import (
     P2P_PORT,
     RPC_PORT,
     TRANSPORTS,
+    GenesisDocument,
     Home,
     HomeError,
     Settings,
@@ -34,7 +35,6 @@ from pol_abci.node.home import (
     get_cometbft_folder,
     get_genesis_file,
     load_home,
-    read_genesis_document,
     write_settings,
 )
 from pol_abci.node.presets import Preset, find_preset, load_preset
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pol_abci.learning.task import Task
+    from pol_abci.node.joining import StateSync
 
 INITIAL_BALANCE = Amount(1_000 * 10**6)
 """Of the first validator: what pays the smallest fee a million times at 1,000 units, so that
@@ -206,19 +207,21 @@ def join_chain(
     path: Path,
     *,
     cometbft: Path,
-    genesis_file: Path,
+    document: GenesisDocument,
     report: Callable[[str], None],
     device: str = "cpu",
     data_dir: Path | None = None,
     peers: str = "",
+    state_sync: StateSync | None = None,
     rpc_port: int = RPC_PORT,
     p2p_port: int = P2P_PORT,
     transport: str = TRANSPORTS[0],
 ) -> Home:
-    """Make the home of a node that follows the chain of `genesis_file`, with keys of its own.
+    """Make the home of a node that follows the chain of a genesis, with keys of its own.
 
-    `peers` are CometBFT's persistent_peers, `id@host:port` and commas. The node validates nothing
-    until its account registers its consensus key and earns shares.
+    `peers` are CometBFT's persistent_peers, `id@host:port` and commas. With `state_sync` the node
+    begins with a peer's snapshot, without it with the first block. It validates nothing until its
+    account registers its consensus key and earns shares.
 
     Raises
     ------
@@ -227,7 +230,6 @@ def join_chain(
     GenesisError
         When the genesis is not one that this version can run, or its first weights differ here.
     """
-    document = read_genesis_document(genesis_file)
     genesis = document.genesis
     chosen = find_preset(genesis.params)
     load_task(genesis.params, genesis.weights_root, document.chain_id, data_dir, device)
@@ -240,6 +242,7 @@ def join_chain(
             p2p_port=p2p_port,
             transport=transport,
             peers=peers,
+            state_sync=state_sync,
         )
         AccountKey.generate().save(get_account_file(folder))
         _write_json(get_genesis_file(folder), document.document)
@@ -289,6 +292,7 @@ def _init_cometbft(
     p2p_port: int,
     transport: str,
     peers: str = "",
+    state_sync: StateSync | None = None,
 ) -> None:
     """Let CometBFT make its keys and files, then set what the preset and the caller change."""
     for flag, port in (("--rpc-port", rpc_port), ("--p2p-port", p2p_port)):
@@ -316,6 +320,8 @@ def _init_cometbft(
         },
         file,
     )
+    if state_sync is not None:
+        _override(config, {"statesync": state_sync.compose_config()}, file)
     file.write_text(tomlkit.dumps(config), encoding="utf-8")
 
 

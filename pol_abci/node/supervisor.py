@@ -137,7 +137,7 @@ class Supervisor:
 
     async def __aenter__(self) -> Self:
         """Lock the home and start the children."""
-        self._resources.enter_context(_lock_home(self._home))
+        self._resources.enter_context(lock_home(self._home))
         (self._home / LOGS_FOLDER).mkdir(exist_ok=True)
         try:
             self._guard = await _start_guard()
@@ -339,7 +339,7 @@ class Supervisor:
 
 def check_lock(home: Path) -> None:
     """Raise `HomeInUse` when a supervisor runs on this home."""
-    with _lock_home(home):
+    with lock_home(home):
         pass
 
 
@@ -360,7 +360,7 @@ def check_port(address: str, flag: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock_home(home: Path) -> Iterator[None]:
+def lock_home(home: Path) -> Iterator[None]:
     """Hold the home's lock; the kernel lets it go when this process ends in any way."""
     with (home / LOCK_FILE).open("a") as lock:
         try:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -69,6 +70,7 @@ class Environment:
         self._lock: int | None = _lock(directory)
         self._env: lmdb.Environment | None = None
         self._databases: dict[bytes, lmdb._Database] = {}
+        self._copy: Copy | None = None
 
     @classmethod
     def open(
@@ -131,10 +133,28 @@ class Environment:
                     with env.begin(write=True) as transaction:
                         return work(Transaction(transaction, self._databases))
                 except lmdb.MapFullError:
+                    self._end_copy()  # nothing may read the map while it moves
                     env.set_mapsize(2 * env.info()["map_size"])
+
+    def begin_copy(self) -> Copy:
+        """Hold on to what is committed now, for a copy that another thread writes meanwhile.
+
+        There is one at a time: an older one that is not written yet is given up.
+        """
+        self._end_copy()
+        with _as_store_error(self._directory):
+            self._copy = Copy(self._get_env(), self._directory)
+        return self._copy
+
+    def _end_copy(self) -> None:
+        """Wait for the copy that is being written; one that is only begun is given up."""
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
 
     def close(self) -> None:
         """Unmap the file and let other processes have it; closing twice is nothing."""
+        self._end_copy()
         if self._env is not None:
             self._env.close()
             self._env = None
@@ -158,11 +178,7 @@ class Environment:
         self._env = None
         (self._directory / f"{new}-lock").unlink(missing_ok=True)
         (self._directory / new).replace(self._directory / DATA_FILE)
-        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._directory)
 
     def _check_file(self) -> None:
         """Refuse a data file whose pages are not a whole and sound LMDB file."""
@@ -203,6 +219,72 @@ class Environment:
                 f"{path} is an LMDB file that this program did not make ({error}), or the names "
                 "in it are damaged. Give another folder, or restore this one from a backup"
             ) from error
+
+
+class Copy:
+    """The environment as it was when this was made. Only `write` may run in another thread."""
+
+    def __init__(self, env: lmdb.Environment, directory: Path) -> None:
+        self._env = env
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._transaction: lmdb.Transaction[bytes] | None = env.begin()
+
+    def write(self, path: Path) -> bool:
+        """Write the file `path`, without what is free in the original; whether there was a copy.
+
+        LMDB does it, so that Python's other threads run on.
+
+        Raises
+        ------
+        StoreFull
+            When it does not fit on the disk.
+        """
+        with self._lock, _as_store_error(self._directory):
+            if self._transaction is None:
+                return False
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                self._env.copyfd(file, compact=True, txn=self._transaction)
+            finally:
+                os.close(file)
+                self._abort()
+            return True
+
+    def close(self) -> None:
+        """Let go of what is held, after a `write` that is under way."""
+        with self._lock:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._transaction is not None:
+            self._transaction.abort()
+            self._transaction = None
+
+
+@contextmanager
+def read_copy(path: Path, names: tuple[bytes, ...]) -> Iterator[Transaction]:
+    """Read the file that a `Copy` has written, and that nobody writes any more.
+
+    Raises
+    ------
+    DamagedStore
+        When LMDB meets a page that cannot be right.
+    """
+    with (
+        _as_store_error(path),
+        lmdb.open(
+            str(path),
+            subdir=False,
+            readonly=True,
+            lock=False,
+            max_dbs=len(names),
+            lib_version=LMDB_MAJOR,
+        ) as env,
+    ):
+        databases = {name: env.open_db(name, create=False) for name in names}
+        with env.begin() as transaction:
+            yield Transaction(transaction, databases)
 
 
 class Transaction:
@@ -271,6 +353,15 @@ class Transaction:
         if database not in self._cursors:
             self._cursors[database] = self._transaction.cursor(self._databases[database])
         return self._cursors[database]
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def damaged(directory: Path, found: str) -> DamagedStore:

@@ -13,6 +13,7 @@ The classes are for programs that react to one of them; the messages are for peo
         + StoreFull              no room to write, or the disk fails
         + HeightUnavailable      neither the newest version nor the one before it
         + NoPreviousVersion      nothing left to roll back to
+        + WrongSnapshot          a snapshot of a peer that is not what it was offered as
 """
 
 from __future__ import annotations
@@ -58,3 +59,7 @@ class HeightUnavailable(StoreError):
 
 class NoPreviousVersion(StoreError):
     """The version before the newest one is not there any more, or never was."""
+
+
+class WrongSnapshot(StoreError):
+    """A snapshot's metadata or content is malformed, or not that of the app hash."""

@@ -20,7 +20,7 @@ from pol_abci.store.errors import ForeignStore, OtherChain, UnknownStoreFormat
 from pol_abci.store.versions import Previous, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -126,13 +126,13 @@ def load(transaction: Transaction, directory: Path) -> Loaded:
     return Loaded(tree, newest, Previous(version, undone, tree_undo))
 
 
-def check_all_buckets(transaction: Transaction, directory: Path) -> None:
-    """Hold every bucket's entries against its stored root.
+def iterate_state(transaction: Transaction, directory: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and payloads of the whole state, by bucket and then by key, all of them checked.
 
     Raises
     ------
     DamagedStore
-        For the first one that differs.
+        For the first bucket whose entries do not lead to its stored root.
     """
     seen = 0
     by_bucket = groupby(
@@ -141,11 +141,11 @@ def check_all_buckets(transaction: Transaction, directory: Path) -> None:
     for bucket, items in by_bucket:
         index = layout.decode_integer(bucket)
         entries = [(place[layout.BUCKET_BYTES :], entry) for place, entry in items]
+        buckets.check(transaction, directory, index, entries)
         for key, entry in entries:
             if bucket_of(key) != index:
                 raise damaged(directory, f"bucket {index} holds a key of another bucket")
-            buckets.read_payload(directory, key, entry)
-        buckets.check(transaction, directory, index, entries)
+            yield key, buckets.read_payload(directory, key, entry)
         seen += 1
     if seen != sum(1 for _ in transaction.iterate(layout.BUCKET_ROOTS)):
         raise damaged(directory, "all entries of a bucket are gone")

@@ -22,14 +22,14 @@ from pol_abci.rules.merkle import (
     split_chunks,
 )
 from pol_abci.rules.merkle_proofs import ProofOp, prove_state_entry, prove_weights_chunk
-from pol_abci.store import buckets, layout, loading, writing
-from pol_abci.store.environment import FIRST_MAP_BYTES, Environment, Transaction
+from pol_abci.store import buckets, layout, loading, snapshots, writing
+from pol_abci.store.environment import FIRST_MAP_BYTES, Copy, Environment, Transaction
 from pol_abci.store.errors import HeightUnavailable, NoPreviousVersion
 from pol_abci.store.reading import StateOfVersion
 from pol_abci.store.versions import Pending, Previous, Undone, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from pol_abci.rules.state import StateReader
@@ -54,8 +54,11 @@ class Store:
     def __init__(self, environment: Environment, directory: Path) -> None:
         self._environment = environment
         self._directory = directory
-        with environment.read() as transaction:
-            loaded = loading.load(transaction, directory)
+        self._load()
+
+    def _load(self) -> None:
+        with self._environment.read() as transaction:
+            loaded = loading.load(transaction, self._directory)
         self._tree = loaded.tree
         self._newest = loaded.newest
         self._previous = loaded.previous
@@ -89,6 +92,11 @@ class Store:
         except BaseException:
             environment.close()
             raise
+
+    @property
+    def directory(self) -> Path:
+        """The folder that it lies in."""
+        return self._directory
 
     @property
     def height(self) -> int:
@@ -302,6 +310,30 @@ class Store:
         self._previous = None
         return self.height
 
+    def begin_copy(self) -> Copy:
+        """Hold on to the newest version, for a copy that another thread writes meanwhile."""
+        return self._environment.begin_copy()
+
+    def restore(
+        self, height: int, app_hash: bytes, read_chunks: Callable[[], Iterable[bytes]]
+    ) -> None:
+        """Stand at a snapshot's height: all of it, in the place of all that was here, or nothing.
+
+        The history and the version before are not in a snapshot. `read_chunks` gives the chunks
+        in order; it is called again when the map had to grow.
+
+        Raises
+        ------
+        WrongSnapshot
+            The content is malformed, or does not lead to `app_hash`: the store is as it was.
+        StoreFull
+            When it does not fit on the disk.
+        """
+        self._environment.write(
+            lambda transaction: snapshots.restore(transaction, height, app_hash, read_chunks())
+        )
+        self._load()
+
     def verify(self) -> None:
         """Hold every entry of the state against the root of its bucket.
 
@@ -311,7 +343,8 @@ class Store:
             For the first bucket that is not what was committed.
         """
         with self._environment.read() as transaction:
-            loading.check_all_buckets(transaction, self._directory)
+            for _ in loading.iterate_state(transaction, self._directory):
+                pass
 
     def close(self) -> None:
         """Give the store back; nothing is lost without it."""

@@ -171,6 +171,7 @@ class DigitsNode:
     genesis: Genesis = field(default_factory=make_genesis)
     clock: Clock = field(default_factory=Clock)
     initial_height: int = 1
+    snapshot_interval: int = 0
     replica: Replica = field(init=False)
     verifier: InlineVerifier = field(init=False)
     application: PolApplication = field(init=False)
@@ -194,7 +195,7 @@ class DigitsNode:
             verifier=self.verifier,
             clock_ms=self.clock,
         )
-        self.application = PolApplication(self.replica)
+        self.application = PolApplication(self.replica, self.snapshot_interval)
         return self.application
 
     def restart(self) -> PolApplication:

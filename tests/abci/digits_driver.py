@@ -137,15 +137,17 @@ async def run_chain(
     genesis: Genesis | None = None,
     initial_height: int = 1,
     block_interval_ms: int = 1_000,
+    snapshot_interval: int = 0,
 ) -> AsyncIterator[DigitsChain]:
     """A chain of nodes in folders beneath `path`, after InitChain."""
     genesis = genesis or make_genesis()
     clock = Clock()
     members = [
-        DigitsNode(path / f"node{index}", genesis, clock, initial_height) for index in range(nodes)
+        DigitsNode(path / f"node{index}", genesis, clock, initial_height, snapshot_interval)
+        for index in range(nodes)
     ]
     driver = ConsensusDriver(
-        [_make_factory(node) for node in members],
+        [make_factory(node) for node in members],
         app_state=encode_app_state(genesis),
         chain_id=CHAIN_ID,
         initial_height=initial_height,
@@ -164,7 +166,7 @@ def encode_app_state(genesis: Genesis) -> bytes:
     return json.dumps(genesis_to_json(genesis)).encode()
 
 
-def _make_factory(node: DigitsNode) -> Callable[[], Awaitable[PolApplication]]:
+def make_factory(node: DigitsNode) -> Callable[[], Awaitable[PolApplication]]:
     async def factory() -> PolApplication:
         return node.restart()
 

@@ -3,7 +3,7 @@
 It calls what the specification's grammar allows (CometBFT v0.38, spec/abci, "CometBFT's expected
 behavior"), keeps what CometBFT would keep (decided blocks, validator sets, mempools), and raises
 `SpecificationBroken` where an application's answer would stop CometBFT or fork the chain. Vote
-extensions and snapshots are left out: this chain does not switch them on.
+extensions are left out: this chain does not switch them on. State sync is in `state_sync.py`.
 
     driver = ConsensusDriver([open_app], app_state=genesis)
     await driver.start()
@@ -72,11 +72,15 @@ class CrashPoint(enum.Enum):
 
 @dataclass
 class Node(Generic[AppT]):
-    """One application with its CometBFT's mempool; `app` is None while it is down."""
+    """One application with its CometBFT's mempool; `app` is None while it is down.
+
+    `base` is the lowest height that CometBFT was told to keep, 0 when it was told nothing.
+    """
 
     factory: Callable[[], Awaitable[AppT]]
     running: AppT | None = None
     mempool: dict[bytes, None] = field(default_factory=dict)
+    base: int = 0
 
     @property
     def app(self) -> AppT:
@@ -168,6 +172,10 @@ class ConsensusDriver(Generic[AppT]):
         """Consensus key to power, of the set that signs the next block."""
         return dict(self._sets[0])
 
+    def get_app_hash(self, height: int) -> bytes:
+        """The app hash that the chain came to at a height."""
+        return self.blocks[height - self.initial_height].reply.app_hash
+
     # ---- starting, crashing ----
 
     async def start(self) -> None:
@@ -202,8 +210,11 @@ class ConsensusDriver(Generic[AppT]):
         if height == 0:
             await self._init_node(node)
         else:
-            self._expect(info.last_block_app_hash, self._get_app_hash(height), "Info's app hash")
-        first = max(height + 1, self.initial_height)
+            self._expect(info.last_block_app_hash, self.get_app_hash(height), "Info's app hash")
+        await self.replay(node, max(height + 1, self.initial_height))
+
+    async def replay(self, node: Node[AppT], first: int) -> None:
+        """Have a node execute the chain's blocks from height `first` on."""
         for block in self.blocks[first - self.initial_height :]:
             reply = await self._finalize(node, block.request)
             self._expect(get_hashed(reply), get_hashed(block.reply), f"replay of {block.height}")
@@ -441,9 +452,10 @@ class ConsensusDriver(Generic[AppT]):
         reply = copy(await node.app.commit(pb.RequestCommit()))
         if not 0 <= reply.retain_height <= height:
             raise SpecificationBroken(f"retain_height {reply.retain_height} at height {height}")
+        node.base = max(node.base, reply.retain_height)
         info = await node.app.info(pb.RequestInfo())
         self._expect(info.last_block_height, height, "Info's height after Commit")
-        self._expect(info.last_block_app_hash, self._get_app_hash(height), "Info after Commit")
+        self._expect(info.last_block_app_hash, self.get_app_hash(height), "Info after Commit")
 
     def _record(self, block: Block) -> None:
         """What CometBFT stores of an executed block; validator updates wait one height."""
@@ -507,9 +519,6 @@ class ConsensusDriver(Generic[AppT]):
             ).digest(),
             proposer_address=proposer,
         )
-
-    def _get_app_hash(self, height: int) -> bytes:
-        return self.blocks[height - self.initial_height].reply.app_hash
 
     @staticmethod
     def _expect(got: object, expected: object, what: str) -> None:

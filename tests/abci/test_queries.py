@@ -65,7 +65,7 @@ def get_ops(reply: pb.ResponseQuery) -> list[ProofOp]:
 
 def get_app_hash(chain: DigitsChain, height: int) -> bytes:
     """As the header of the next height has it."""
-    return chain.driver._get_app_hash(height)
+    return chain.driver.get_app_hash(height)
 
 
 def index(number: int) -> bytes:

@@ -30,9 +30,7 @@ from pol_abci.client.keys import KeyFile
 from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
-from pol_abci.node.home import Home, compute_node_id, get_consensus_key_file, load_home
-from pol_abci.node.init import join_chain
-from pol_abci.node.presets import load_preset
+from pol_abci.node.home import Home, get_cometbft_folder, load_home, write_settings
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
 from tests.e2e.quick_home import (
@@ -317,28 +315,21 @@ def make_network_homes(
 
 
 def make_twin(node: Node, path: Path) -> Node:
-    """Make a second node with a node's consensus key: one that signs everything once more.
+    """Copy a stopped node, keys and all, as nobody should; the copy has ports of its own.
 
-    It waits a millisecond for a proposal, and then votes for none where the other votes for it.
+    The copy waits a millisecond for a proposal, and then votes for none where the other votes for
+    it: two that see the same thing at the same time would sign the same.
     """
-    config_file = node.home.config_file
-    p2p = tomlkit.parse(config_file.read_text())["p2p"]
-    port = p2p["laddr"].rpartition(":")[2]
-    own = f"{compute_node_id(node.home.path)}@127.0.0.1:{port}"
-    params = node.home.genesis.params
-    preset = load_preset("digits").with_target_interval(params.difficulty.target_interval_ms)
-    hasty = {**preset.config, "consensus": {**preset.config["consensus"], "timeout_propose": "1ms"}}
-    with mock.patch(
-        "pol_abci.node.init.find_preset", return_value=replace(preset, params=params, config=hasty)
-    ):
-        home = join_chain(
-            path,
-            cometbft=find_cometbft(print),
-            genesis_file=node.home.genesis_file,
-            report=print,
-            peers=f"{own},{p2p['persistent_peers']}",
-            rpc_port=get_free_port(),
-            p2p_port=get_free_port(),
-        )
-    shutil.copy(get_consensus_key_file(node.home.path), get_consensus_key_file(home.path))
-    return Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), is_mining=False)
+    assert node.supervisor is None, "its files change while it runs"
+    shutil.copytree(node.home.path, path, ignore=shutil.ignore_patterns("app.sock", "logs"))
+    (get_cometbft_folder(path) / "config" / "node_key.json").unlink()  # CometBFT makes another
+    rpc_port, p2p_port = get_free_port(), get_free_port()
+    config_file = get_cometbft_folder(path) / "config" / "config.toml"
+    config = tomlkit.parse(config_file.read_text())
+    config["rpc"]["laddr"] = f"tcp://127.0.0.1:{rpc_port}"
+    config["p2p"]["laddr"] = f"tcp://0.0.0.0:{p2p_port}"
+    config["consensus"]["timeout_propose"] = "1ms"
+    config_file.write_text(tomlkit.dumps(config))
+    rpc_url = f"http://127.0.0.1:{rpc_port}"
+    write_settings(path, replace(node.home.settings, rpc_url=rpc_url))
+    return Node(load_home(path), RpcClient(rpc_url, timeout_s=5.0), is_mining=False)

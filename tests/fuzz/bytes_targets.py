@@ -34,7 +34,9 @@ from pol_abci.rules.merkle_proofs import (
     verify_state,
 )
 from pol_abci.rules.signing import authenticate, sign_body
-from pol_abci.store.layout import Commit
+from pol_abci.store.errors import WrongSnapshot
+from pol_abci.store.layout import Commit, encode_state_key
+from pol_abci.store.snapshot_format import ContentReader, Metadata, encode_content
 from tests.fuzz.loop import Target, describe_refusal
 from tests.fuzz.mutate import mutate_json
 from tests.unit.rules import build_chain as make
@@ -68,6 +70,13 @@ TREE = BucketTree.from_roots(
 )
 WEIGHTS_ROOT = compute_weights_root(WEIGHTS)
 APP_HASH = compute_app_hash(TREE.root, WEIGHTS_ROOT)
+
+
+ENTRIES = [
+    (key, payload)
+    for key, payload in sorted(STATE.changes.items(), key=lambda item: encode_state_key(item[0]))
+    if payload is not None
+]
 
 
 def run_framing(data: bytes) -> str:
@@ -204,6 +213,29 @@ def _encode_ops(ops: list[ProofOp]) -> bytes:
     return proof_pb2.ProofOps(ops=encoded).SerializeToString()
 
 
+def run_snapshot(data: bytes) -> str:
+    """A content is read to its end and is the same after another writing, or WrongSnapshot."""
+    step = 1 + zlib.crc32(data) % 50
+    reader = ContentReader(data[start : start + step] for start in range(0, len(data), step))
+    try:
+        entries = [(key, payload) for _, key, payload in reader.read_entries()]
+    except WrongSnapshot as error:
+        return describe_refusal(error)
+    assert b"".join(encode_content(entries, reader.read_weights(100))) == data
+    return f"ok {min(len(entries), 8)}"
+
+
+def run_snapshot_metadata(data: bytes) -> str:
+    """Metadata have one encoding, or WrongSnapshot."""
+    try:
+        metadata = Metadata.decode(data)
+    except WrongSnapshot as error:
+        return describe_refusal(error)
+    assert metadata.encode() == data
+    assert metadata.hash == hashlib.sha256(data).digest()
+    return f"ok {len(metadata.chunk_hashes)}"
+
+
 def run_genesis(data: bytes) -> str:
     """A genesis that is the same after another writing, or GenesisError."""
     try:
@@ -230,7 +262,7 @@ ENCODED_REQUESTS = tuple(request.SerializeToString() for request in REQUESTS)
 BYTES_TARGETS = (
     Target(
         name="framing",
-        share=0.25,
+        share=0.21,
         seeds=[b"".join(map(encode_frame, ENCODED_REQUESTS)), encode_frame(bytes(290))],
         run=run_framing,
     ),
@@ -256,6 +288,18 @@ BYTES_TARGETS = (
         share=0.02,
         seeds=[_encode_ops(prove_weights_chunk(1, compute_chunk_hashes(WEIGHTS), TREE.root))],
         run=run_chunk_proof,
+    ),
+    Target(
+        name="snapshots",
+        share=0.03,
+        seeds=[b"".join(encode_content(ENTRIES, [WEIGHTS[:300]]))],
+        run=run_snapshot,
+    ),
+    Target(
+        name="snapshot metadata",
+        share=0.01,
+        seeds=[Metadata(bytes(32), (bytes(32),) * count).encode() for count in (1, 3)],
+        run=run_snapshot_metadata,
     ),
     Target(
         name="genesis",

@@ -216,7 +216,7 @@ def test_events_have_the_documented_attributes() -> None:
 
 def test_query_paths_are_those_served() -> None:
     documented = {row[0] for row in read_table("Queries")}
-    assert documented == set(Info(cast("Any", None))._paths)
+    assert documented == set(Info(cast("Any", None), cast("Any", None))._paths)
 
 
 @pytest.mark.parametrize("row", read_table("17. Constants"), ids=lambda row: row[0])

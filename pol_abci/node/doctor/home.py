@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pol_abci.client.keys import KeyFile, load_consensus_seed
-from pol_abci.node.binary import COMETBFT_VERSION, REPORTED_VERSIONS
+from pol_abci.node.binary import get_release
 from pol_abci.node.doctor.finding import Finding, Patient, fault, ok, warning
 from pol_abci.node.home import compute_node_id, get_account_file, get_cometbft_folder
 from pol_abci.node.supervisor import HomeInUse, PortInUse
@@ -110,11 +110,11 @@ def check_node(patient: Patient) -> Iterator[Finding]:
             "Stop it, or give one of the two another port.",
         )
         return
-    if node.version != REPORTED_VERSIONS[COMETBFT_VERSION]:
+    if node.version != get_release().reported:
         yield fault(
             "node",
             f"runs a CometBFT that reports {node.version}",
-            f"Run it with {COMETBFT_VERSION}; `pol-abci version` says where one is.",
+            f"Run it with {get_release().tag}; `pol-abci version` says where one is.",
         )
     if chain is None:
         yield fault(

@@ -11,11 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pol_abci.node.binary import (
-    COMETBFT_VERSION,
-    REPORTED_VERSIONS,
-    locate_cometbft,
-)
+from pol_abci.node.binary import get_release, locate_cometbft
 from pol_abci.node.doctor.finding import Finding, Patient, fault, ok, warning
 from pol_abci.node.presets import get_preset_names, load_preset
 from pol_abci.rules.errors import PolError
@@ -48,12 +44,12 @@ def check_cometbft(patient: Patient) -> Iterator[Finding]:
     if path is None:
         yield warning(
             "cometbft",
-            f"no CometBFT {COMETBFT_VERSION} on this machine",
+            f"no CometBFT {get_release().tag} on this machine",
             "`pol-abci up` builds it, which takes minutes and the network, once.",
         )
     else:
-        reported = REPORTED_VERSIONS[COMETBFT_VERSION]
-        yield ok("cometbft", f"{COMETBFT_VERSION}, which reports {reported}: {path}")
+        release = get_release()
+        yield ok("cometbft", f"{release.tag}, which reports {release.reported}: {path}")
 
 
 def check_cores(patient: Patient) -> Iterator[Finding]:

@@ -234,6 +234,21 @@ def test_history_is_newest_first_in_pages(node: FakeLedger, key: Path) -> None:
     assert "beyond those" in run("history", own, "--skip", "4").stdout
 
 
+def test_history_goes_beyond_the_blocks_that_a_node_keeps(node: FakeLedger, key: Path) -> None:
+    for amount in ("0.0001", "0.0002"):
+        assert run("transfer", amount, BOBS, "--key", key, "--yes").exit_code == 0
+    node.base = node.height
+    newest, oldest, note = run("history", BOBS).stdout.splitlines()
+    assert newest.startswith("2026-11-23 ")
+    assert oldest.startswith("time unknown ")
+    assert "received 0.0001" in oldest
+    assert "does not have the block any more" in note
+    assert [entry["time_ms"] is None for entry in read_json(run("history", BOBS, "--json"))] == [
+        False,
+        True,
+    ]
+
+
 @pytest.fixture
 def consensus_home(tmp_path: Path) -> Path:
     """A home with nothing but CometBFT's validator key, which is new."""

@@ -52,6 +52,7 @@ class FakeLedger:
         self.chain_id = make.CHAIN_ID
         self.is_quick = is_quick
         self.has_index = True
+        self.base = 1
         self.state = make.first_state()
         self.blocks: list[tuple[tuple[SignedTx, ...], tuple[TxOutcome, ...]]] = []
         self.mempool: list[SignedTx] = []
@@ -144,6 +145,8 @@ class FakeLedger:
         return {"total": "1", "chunk": chunk, "data": encode(json.dumps(document).encode())}
 
     def rpc_commit(self, height: str) -> Any:
+        if int(height) < self.base:
+            raise LookupError(f"height {height} is not available, lowest height is {self.base}")
         tree = make_tree(self.versions[int(height) - 2])
         header = {
             "chain_id": self.chain_id,

@@ -12,6 +12,7 @@ import pytest
 
 from pol_abci.client import rpc as rpc_module
 from pol_abci.client.rpc import (
+    BlockPruned,
     InvalidNodeUrl,
     NodeUnreachable,
     RoundState,
@@ -196,6 +197,13 @@ async def test_a_transaction_sent_twice_is_told_apart() -> None:
     error = {"code": -32603, "message": "Internal error", "data": "tx already exists in cache"}
     with pytest.raises(TxInCache):
         await make_raw_client(error_answer(error)).broadcast_tx_sync(b"tx")
+
+
+async def test_a_block_that_the_node_has_deleted_is_told_apart_with_what_to_do() -> None:
+    detail = "height 7 is not available, lowest height is 40"
+    error = {"code": -32603, "message": "Internal error", "data": detail}
+    with pytest.raises(BlockPruned, match=r"has no block 7 any more.*oldest is 40\. Ask a node"):
+        await make_raw_client(error_answer(error)).block(7)
 
 
 @pytest.mark.parametrize(

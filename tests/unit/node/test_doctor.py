@@ -19,7 +19,7 @@ from pol_abci.cli import main
 from pol_abci.client.rpc import NodeStatus
 from pol_abci.learning import golden
 from pol_abci.node import doctor
-from pol_abci.node.binary import ENVIRONMENT_VARIABLE, find_cometbft
+from pol_abci.node.binary import ENVIRONMENT_VARIABLE, find_cometbft, get_release
 from pol_abci.node.doctor import Finding, examine
 from pol_abci.node.doctor import machine as of_machine
 from pol_abci.node.doctor.finding import Patient
@@ -163,7 +163,11 @@ def get_port(home: Home) -> int:
 
 def make_node(**changes: Any) -> NodeStatus:
     status = NodeStatus(
-        chain_id="trial-1", version="0.38.25", latest_height=9, latest_time_ms=0, catching_up=False
+        chain_id="trial-1",
+        version=get_release().reported,
+        latest_height=9,
+        latest_time_ms=0,
+        catching_up=False,
     )
     return replace(status, **changes)
 
@@ -183,7 +187,7 @@ def test_the_homes_own_node_holds_its_ports_and_nobody_elses_does(home: Path) ->
     ("node", "words"),
     [
         (make_node(chain_id="other"), "a node of other answers"),
-        (make_node(version="0.39.0"), "Run it with v0.38.25"),
+        (make_node(version="0.37.5"), f"Run it with {get_release().tag}"),
         (make_node(), "the app behind it does not"),
     ],
 )

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.node.binary import (
-    COMETBFT_VERSION,
     ENVIRONMENT_VARIABLE,
     GO_PACKAGE,
-    MODULE,
+    RELEASE_VARIABLE,
+    RELEASES,
     CometBFTNotBuilt,
+    UnknownRelease,
     WrongCometBFT,
     check_cometbft,
     find_cometbft,
+    get_release,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(tmp_path)
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(RELEASE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOG", str(machine.log))
     for name in ("GOFLAGS", "GOTOOLCHAIN"):
@@ -104,11 +107,30 @@ def test_a_wrong_one_on_path_is_passed_over_in_words(machine: Machine) -> None:
     assert re.match(r"Passed over: .*bin/cometbft is CometBFT v0\.40\.0", machine.said[0])
 
 
+def test_another_tested_release_can_be_asked_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(machine.bin / "cometbft", RIGHT)
+    other = RELEASES[1]
+    cached = write_program(machine.cached.with_name("cometbft-0.40.0"), f"echo {other.reported}")
+    monkeypatch.setenv(RELEASE_VARIABLE, other.tag)
+    assert machine.find() == cached
+    assert "is CometBFT v0.38.25; set" in machine.said[0]
+
+
+def test_a_release_that_nobody_tested_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(RELEASE_VARIABLE, "v1.0.1")
+    with pytest.raises(UnknownRelease, match=r"'v1\.0\.1': unset it, .* v0\.38\.25, v0\.40\.0"):
+        get_release()
+
+
 def test_a_recent_go_builds_it_into_the_cache_once(machine: Machine) -> None:
     write_program(machine.bin / "go", GO.format(version="go1.26.6", build=""))
     assert machine.find() == machine.find() == machine.cached
     check_cometbft(machine.cached)
-    assert machine.log.read_text() == f"{MODULE}  \n"  # its own settings are left alone
+    assert machine.log.read_text() == f"{RELEASES[0].module}  \n"  # its own settings are left alone
     assert list(machine.cached.parent.iterdir()) == [machine.cached]
 
 
@@ -148,7 +170,7 @@ def test_without_a_recent_go_the_packaged_one_is_borrowed(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert machine.find() == machine.cached
     check_cometbft(machine.cached)
-    assert machine.log.read_text() == f"{MODULE} -modcacherw local\n"
+    assert machine.log.read_text() == f"{RELEASES[0].module} -modcacherw local\n"
     assert list(machine.cached.parent.iterdir()) == [machine.cached]
     assert any(GO_PACKAGE in sentence for sentence in machine.said)
 
@@ -195,12 +217,13 @@ def test_what_does_not_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_build_with_its_commit_in_the_version_is_right(tmp_path: Path) -> None:
-    check_cometbft(write_program(tmp_path / "cometbft", "echo 0.38.25+1f2e3d"))
+    reported = get_release().reported
+    check_cometbft(write_program(tmp_path / "cometbft", f"echo {reported}+1f2e3d"))
 
 
 def test_the_module_prints_where_it_is(machine: Machine) -> None:
     on_path = write_program(machine.bin / "cometbft", RIGHT)
     command = [sys.executable, "-m", "pol_abci.node.binary"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout == f"CometBFT {COMETBFT_VERSION}: {on_path}\n"
+    assert run.stdout == f"CometBFT {RELEASES[0].tag}: {on_path}\n"
     assert run.stderr == ""

@@ -18,7 +18,13 @@ from pol_abci.learning.datasets import DatasetMismatch, compute_digest, load_dat
 from pol_abci.learning.machine import DeviceMissing
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
-from pol_abci.node.home import Home, HomeError, load_home
+from pol_abci.node.home import (
+    SNAPSHOT_INTERVAL,
+    Home,
+    HomeError,
+    load_home,
+    read_genesis_document,
+)
 from pol_abci.node.init import (
     INITIAL_BALANCE,
     compose_consensus_params,
@@ -26,6 +32,7 @@ from pol_abci.node.init import (
     create_home,
     join_chain,
 )
+from pol_abci.node.joining import StateSync
 from pol_abci.node.presets import UnknownPreset, find_preset, get_preset_names, load_preset
 from pol_abci.node.supervisor import HomeInUse, PortInUse, Supervisor
 from pol_abci.rules.errors import GenesisError
@@ -60,7 +67,8 @@ def make(cometbft: Path) -> Callable[..., Home]:
 @pytest.fixture
 def join(tmp_path: Path, cometbft: Path) -> Callable[..., Home]:
     def join(genesis_file: Path, **changes: Any) -> Home:
-        values = {"cometbft": cometbft, "genesis_file": genesis_file, "report": say_nothing}
+        document = read_genesis_document(genesis_file)
+        values = {"cometbft": cometbft, "document": document, "report": say_nothing}
         return join_chain(tmp_path / "second", **{**values, **changes})
 
     return join
@@ -276,6 +284,33 @@ def test_joining_takes_the_chains_genesis_and_keys_of_its_own(
     assert config["consensus"]["timeout_commit"] == "200ms"
 
 
+def test_a_home_that_joins_by_a_snapshot_tells_cometbft_what_to_trust(
+    home: Home, join: Callable[..., Home]
+) -> None:
+    state_sync = StateSync(servers=("http://a:1",), trust_height=40, trust_hash=b"\xab" * 32)
+    joined = join(home.genesis_file, state_sync=state_sync)
+    config = tomlkit.parse(joined.config_file.read_text()).unwrap()["statesync"]
+    assert config["enable"] is True
+    assert config["rpc_servers"] == "http://a:1,http://a:1"
+    assert (config["trust_height"], config["trust_hash"]) == (40, "AB" * 32)
+    assert tomlkit.parse(home.config_file.read_text()).unwrap()["statesync"]["enable"] is False
+
+
+def test_homes_take_snapshots_unless_told_otherwise(home: Home) -> None:
+    file = home.path / "pol.toml"
+    text = file.read_text()
+    line = f"snapshot_interval = {SNAPSHOT_INTERVAL}\n"
+    assert line in text
+    file.write_text(text.replace(line, ""))  # a home of before
+    assert load_home(home.path).settings.snapshot_interval == SNAPSHOT_INTERVAL
+    file.write_text(text.replace(line, "snapshot_interval = 0\n"))
+    assert load_home(home.path).settings.snapshot_interval == 0
+    for wrong in ("-1", "1_000_000_001", '"5"', "true"):
+        file.write_text(text.replace(line, f"snapshot_interval = {wrong}\n"))
+        with pytest.raises(HomeError, match="snapshot_interval must be"):
+            load_home(home.path)
+
+
 def test_joining_by_what_a_nodes_rpc_answers(
     home: Home, tmp_path: Path, join: Callable[..., Home]
 ) -> None:
@@ -382,6 +417,8 @@ def test_another_chains_genesis_is_noticed(home: Home) -> None:
         ("threads = 1", "threads = ", "pol.toml is not TOML"),
         ("device = ", "devise = ", "verifier.device must be given, as str"),
         ('genesis_digest = "', 'genesis_digest = "x', "must be hexadecimal digits"),
+        ("keep_blocks = 0", "keep_blocks = -1", "app.keep_blocks must be 0"),
+        ("keep_blocks = 0", "keep_blocks = 799", "snapshots reach 800 blocks back"),
     ],
 )
 def test_settings_are_read_strictly(home: Home, old: str, new: str, words: str) -> None:
@@ -390,6 +427,14 @@ def test_settings_are_read_strictly(home: Home, old: str, new: str, words: str) 
     assert old in text
     file.write_text(text.replace(old, new))
     with pytest.raises(HomeError, match=words):
+        load_home(home.path)
+
+
+def test_blocks_that_evidence_may_be_found_in_are_kept(home: Home) -> None:
+    file = home.path / "pol.toml"
+    text = file.read_text().replace("snapshot_interval = 200", "snapshot_interval = 0")
+    file.write_text(text.replace("keep_blocks = 0", "keep_blocks = 39"))
+    with pytest.raises(HomeError, match="evidence may reach 40 blocks back"):
         load_home(home.path)
 
 

@@ -1,0 +1,94 @@
+"""A validator is lost, and comes back from an old backup without signing anything twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import tomlkit
+
+from pol_abci.client.rpc import RpcClient
+from pol_abci.node.home import SETTINGS_FILE, compute_node_id, load_home
+from tests.e2e.faults import read_generations
+from tests.e2e.quick_home import (
+    get_free_port,
+    make_quick_home,
+    read_chain,
+    run_program,
+    stop_program,
+    strip_accuracy,
+    wait_for_generation,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pol_abci.node.home import Home
+
+pytestmark = pytest.mark.e2e
+
+
+def move_ports(home: Home, peer: Home) -> Home:
+    """Give a home ports of its own, and a peer on this machine."""
+    config = tomlkit.parse(home.config_file.read_text())
+    peer_config = tomlkit.parse(peer.config_file.read_text())
+    peer_port = str(peer_config["p2p"]["laddr"]).rpartition(":")[2]
+    rpc_port = get_free_port()
+    for section, values in {
+        "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
+        "p2p": {
+            "laddr": f"tcp://127.0.0.1:{get_free_port()}",
+            "persistent_peers": f"{compute_node_id(peer.path)}@127.0.0.1:{peer_port}",
+        },
+    }.items():
+        config[section].update(values)
+    home.config_file.write_text(tomlkit.dumps(config))
+    settings = home.path / SETTINGS_FILE
+    old_port = home.settings.rpc_url.rpartition(":")[2]
+    settings.write_text(settings.read_text().replace(f":{old_port}", f":{rpc_port}"))
+    return load_home(home.path)
+
+
+async def restore(backup: Path, path: Path, *options: str) -> Home:
+    """A home out of a backup, by the command."""
+    async with run_program("restore", backup, "--home", path, *options) as program:
+        assert await program.wait() == 0, "\n".join(program.lines)
+    return load_home(path)
+
+
+@pytest.mark.timeout(600)
+async def test_a_validator_from_an_old_backup_signs_nothing_twice_and_the_chain_goes_on(
+    tmp_path: Path,
+) -> None:
+    lost, backup = make_quick_home(tmp_path / "lost"), tmp_path / "backup.tar.zst"
+    async with run_program("up", "--home", lost.path, "--generations", "2") as up:
+        await up.wait_for_line("generation 1:")
+        async with run_program("backup", "--home", lost.path, "--out", backup) as refused:
+            assert await refused.wait() == 1
+        assert "is in use: another `pol-abci up` runs on it" in "\n".join(refused.lines)
+        assert await up.wait() == 0, "\n".join(up.lines)
+    async with run_program("backup", "--home", lost.path, "--out", backup) as made:
+        assert await made.wait() == 0, "\n".join(made.lines)
+    old = read_chain(lost)[1]
+
+    follower = move_ports(await restore(backup, tmp_path / "follower", "--new-keys"), lost)
+    async with (
+        run_program("up", "--home", follower.path, "--no-mine") as following,
+        RpcClient(follower.settings.rpc_url, timeout_s=2.0) as rpc,
+    ):
+        async with run_program("up", "--home", lost.path) as up:
+            await wait_for_generation(rpc, len(old) + 3)
+            await stop_program(up)
+        # The machine is lost. Its backup has never heard of the last three generations.
+        known = await read_generations(rpc)
+        signs_after = str((await rpc.status()).latest_height)
+        back = await restore(backup, tmp_path / "back", "--signs-after", signs_after)
+        async with run_program("up", "--home", back.path) as up:
+            await wait_for_generation(rpc, len(known) + 2)
+            await stop_program(up)
+        await stop_program(following)
+    assert "height regression" in (back.path / "logs" / "cometbft.log").read_text()
+    followed, restored = (strip_accuracy(read_chain(home)[1]) for home in (follower, back))
+    assert followed[: len(known)] == restored[: len(known)] == known
+    shared = min(len(followed), len(restored))
+    assert followed[:shared] == restored[:shared]
