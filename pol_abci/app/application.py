@@ -73,6 +73,9 @@ class PolApplication(Application):
         with self.measures.commit_seconds.time():
             reply = self._consensus.commit()
             self.snapshot_taker.begin_when_due()
+            # Who takes a snapshot goes on with the blocks that follow it, from the same peers.
+            if heights := self.snapshot_taker.folder.get_heights():
+                reply.retain_height = min(reply.retain_height, heights[-1])
             return reply
 
     async def list_snapshots(

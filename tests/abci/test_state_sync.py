@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from pol_abci.abci.generated.abci import types_pb2 as pb
+from pol_abci.app.retention import Retention
 from pol_abci.rules.ledger import get_account
 from pol_abci.store.snapshot_format import SNAPSHOT_CHUNK_BYTES, Metadata
 from tests.abci.digits_chain import CHAIN_ID, DigitsNode, make_genesis, make_key
@@ -143,6 +144,18 @@ async def test_a_snapshot_that_a_crash_prevented_is_made_after_it(tmp_path: Path
         heights = [each.height for each in await list_snapshots(chain.app)]
         assert heights == [4 * INTERVAL, 3 * INTERVAL]  # the newest has no headers yet
         assert len(chain.app.snapshot_taker.folder.get_heights()) == 3
+
+
+async def test_blocks_that_follow_a_snapshot_stay_as_long_as_it_is_served(tmp_path: Path) -> None:
+    async with run_chain(tmp_path, snapshot_interval=INTERVAL) as chain, run_takers(chain):
+        chain.nodes[0].replica.retention = Retention(keep_blocks=2)
+        await chain.begin()
+        await chain.driver.make_blocks(INTERVAL - chain.driver.height)
+        await wait_for_snapshot(chain.nodes[0], INTERVAL)
+        for _ in range(4):
+            await chain.submit(chain.mine(1))
+            await chain.driver.make_block()
+        assert chain.driver.nodes[0].base == INTERVAL
 
 
 async def test_a_tampered_chunk_is_fetched_again_and_its_sender_rejected(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from pol_abci.node.children import compose_children
 from pol_abci.node.home import Home, get_cometbft_folder, load_home, write_settings
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
+from pol_abci.rules.codec import Account
 from tests.e2e.quick_home import (
     PATIENCE_S,
     VERIFIER,
@@ -133,6 +134,11 @@ class Node:
         """A block that it has, as soon as it answers."""
         return await wait_for(lambda: answered(self.rpc.block(height)))
 
+    async def get_account(self, address: Address) -> Account:
+        """An account, by this node, with all that waits in its mempool."""
+        answer = await self.rpc.abci_query("/account", address)
+        return Account.decode(answer.value)
+
     async def get_standing(self, address: Address) -> Standing:
         """How an account's validator stands, by this node."""
         return await get_standing(self.rpc, self.home.genesis.params, address)
@@ -218,11 +224,8 @@ class Network:
         heights = [(await node.get_node_status()).latest_height for node in self.running]
         for height in range(self.checked + 1, min(heights) + 1):
             blocks = await asyncio.gather(*(node.get_block(height) for node in self.running))
-            names = [node.home.path.name for node in self.running]
             told = [(block.header.app_hash.hex(), block.hash.hex()) for block in blocks]
-            assert len(set(told)) == 1, (
-                f"blocks {height} differ: {dict(zip(names, told, strict=True))}"
-            )
+            assert len(set(told)) == 1, f"app hash and hash of block {height} differ: {told}"
             for raw in blocks[0].txs:
                 earlier = self.tx_heights.setdefault(hashlib.sha256(raw).digest(), height)
                 assert earlier == height, f"a transaction is in blocks {earlier} and {height}"
