@@ -15,7 +15,7 @@ from pol_abci.store.environment import DATA_FILE
 from tests.e2e.faults import read_generations, refuse_writes_of
 from tests.e2e.network import run_network
 from tests.e2e.payments import Payments
-from tests.e2e.quick_home import run_program, wait_until
+from tests.e2e.quick_home import PATIENCE_S, run_program
 from tests.e2e.relay import Relays
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PROCESSES = ("app", "cometbft", "verifier", "miner")
 SLOTS, LIVENESS_WINDOW = 16_000, 65_536
 """So many that miners gain no third of the power, and nobody is jailed, while faults go on."""
 MOMENT_S = 0.5
-"""That a node may take to answer."""
+"""That a node may take to answer, and between two looks at processes."""
 DELAY_S, LOSS = 0.2, 0.01
 POLL_S = 0.1
 REPLAY_PATIENCE_S = 1_800.0
@@ -84,8 +84,10 @@ class Siege:
         self.payments.assert_all_there()
 
     async def wait_whole(self) -> None:
-        """Wait until all processes of all nodes are there."""
-        await wait_until(lambda: all(map(is_whole, self.network.nodes)))
+        """Wait until all processes of all nodes are there; looking for them takes time itself."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not all(map(is_whole, self.network.nodes)):
+                await asyncio.sleep(MOMENT_S)
 
     async def kill(self, node: Node, process: str) -> None:
         """kill -9 of one of a node's processes."""
