@@ -15,7 +15,7 @@ from pol_abci.store.environment import DATA_FILE
 from tests.e2e.faults import read_generations, refuse_writes_of
 from tests.e2e.network import run_network
 from tests.e2e.payments import Payments
-from tests.e2e.quick_home import PATIENCE_S, run_program
+from tests.e2e.quick_home import run_program, wait_for
 from tests.e2e.relay import Relays
 
 if TYPE_CHECKING:
@@ -85,9 +85,14 @@ class Siege:
 
     async def wait_whole(self) -> None:
         """Wait until all processes of all nodes are there; looking for them takes time itself."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not all(map(is_whole, self.network.nodes)):
-                await asyncio.sleep(MOMENT_S)
+
+        async def look() -> bool | None:
+            if all(map(is_whole, self.network.nodes)):
+                return True
+            await asyncio.sleep(MOMENT_S)
+            return None
+
+        await wait_for(look)
 
     async def kill(self, node: Node, process: str) -> None:
         """kill -9 of one of a node's processes."""
