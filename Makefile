@@ -86,8 +86,8 @@ bench-exact: $(DEV_STAMP) ## measure exact ResNet18 beside native torch, and wri
 fuzz: $(DEV_STAMP) ## give INPUTS=1000000 mutated inputs to all that reads bytes; SEED=1
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
-soak: $(DEV_STAMP) cometbft ## put a chain under every fault: KILLS=100 MINUTES=30 SEED=1
-	$(BIN)/python -m tests.soak --kills $(KILLS) --minutes $(MINUTES) --seed $(SEED)
+soak: $(DEV_STAMP) cometbft ## put chains under every fault: NAMES="chain disk network" KILLS=100 MINUTES=30 SEED=1
+	$(BIN)/python -m tests.soak $(NAMES) --kills $(KILLS) --minutes $(MINUTES) --seed $(SEED)
 
 study: $(DEV_STAMP) ## learn in virtual time by other constants, and write docs/study.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python studies/learning.py

@@ -89,21 +89,25 @@ class Victim:
         await self.endure(f"SIGSTOP of {process}", inject)
 
     async def refuse_writes(self) -> None:
-        """Let the app write no file further than its log, so that a commit fails.
-
-        It stops, and is started again without that limit: there is room again.
-        """
+        """Leave the app no room for a commit, until it has stopped."""
 
         async def inject() -> None:
-            pid = await find_child(self.up, APP)
-            log = self.home.path / "logs" / "app.log"
-            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            limit = log.stat().st_size + ROOM_FOR_LAST_WORDS_BYTES
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, hard))
-            # A commit may still find its pages below the limit.
-            await wait_until(lambda: not Path(f"/proc/{pid}").exists())
+            await refuse_writes_of(await find_child(self.up, APP), self.home)
 
         await self.endure("no room for the app's store", inject)
+
+
+async def refuse_writes_of(app: int, home: Home) -> None:
+    """Let an app write no file further than its log, so that a commit fails, and see it stop.
+
+    It is started again without that limit: there is room again.
+    """
+    log = home.path / "logs" / "app.log"
+    _, hard = resource.prlimit(app, resource.RLIMIT_FSIZE)
+    limit = log.stat().st_size + ROOM_FOR_LAST_WORDS_BYTES
+    resource.prlimit(app, resource.RLIMIT_FSIZE, (limit, hard))
+    # A commit may still find its pages below the limit.
+    await wait_until(lambda: not Path(f"/proc/{app}").exists())
 
 
 async def read_generations(rpc: RpcClient) -> list[tuple[int, int, int, bytes, bytes]]:

@@ -12,6 +12,7 @@ hash a height, every coin accounted for.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import signal
@@ -33,17 +34,30 @@ from pol_abci.node.home import Home, get_cometbft_folder, load_home, write_setti
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
 from pol_abci.rules.codec import Account
-from tests.e2e.quick_home import get_free_port, make_quick_preset, read_chain, wait_for, wait_until
+from tests.e2e.quick_home import (
+    PATIENCE_S,
+    VERIFIER,
+    Answer,
+    find_process,
+    get_free_port,
+    make_quick_preset,
+    read_chain,
+    wait_for,
+    wait_until,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.holdings import Standing
+    from pol_abci.client.rpc import Block, NodeStatus
     from pol_abci.rules.params import Address, Params
+    from tests.e2e.relay import Relays
 
 POLL_S = 0.2
+ENDED_BY_A_BUG = "the process ends by a bug"
 AT_ONCE = 2
 """Nodes that start at the same time: each loads torch."""
 
@@ -62,8 +76,8 @@ class Node:
         """Of its account."""
         return KeyFile.read(self.home.account_file).address
 
-    async def start(self) -> None:
-        """Start its processes, and wait until CometBFT answers."""
+    async def start(self, patience_s: float = PATIENCE_S) -> None:
+        """Start its processes, and wait until CometBFT answers, having replayed its blocks."""
         assert self.supervisor is None, "it runs"
         children = compose_children(
             self.home,
@@ -72,7 +86,7 @@ class Node:
         )
         self.supervisor = Supervisor(self.home.path, children)
         await self.supervisor.__aenter__()
-        await wait_for(self._find_status)
+        await self.get_node_status(patience_s)
 
     async def wait_caught_up(self) -> None:
         """Wait until it takes part in consensus."""
@@ -89,11 +103,11 @@ class Node:
             await supervisor.__aexit__(None, None, None)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to one of its processes: "app", "cometbft" or "miner"."""
+        """Send a signal to one of its processes: "app", "cometbft", "miner" or "verifier"."""
         os.kill(self.get_pid(name), number)
 
     async def kill(self, name: str) -> None:
-        """kill -9 one of its processes; the supervisor starts it again."""
+        """kill -9 one of its processes; its supervisor, or the app, starts it again."""
         before = self.get_pid(name)
         self.signal(name, signal.SIGKILL)
         await wait_until(lambda: self._find_pid(name) not in (None, before))
@@ -104,12 +118,21 @@ class Node:
         assert pid is not None, f"{name} does not run"
         return pid
 
+    def has(self, name: str) -> bool:
+        """Whether a process of this name runs."""
+        return self._find_pid(name) is not None
+
     async def get_status(self) -> ChainStatus | None:
         """What its application says of the chain, None while it does not answer."""
-        try:
-            return await get_chain_status(self.rpc)
-        except (NodeUnreachable, RpcError):
-            return None
+        return await answered(get_chain_status(self.rpc))
+
+    async def get_node_status(self, patience_s: float = PATIENCE_S) -> NodeStatus:
+        """What its CometBFT says of itself, as soon as it answers."""
+        return await wait_for(lambda: answered(self.rpc.status()), patience_s)
+
+    async def get_block(self, height: int) -> Block:
+        """A block that it has, as soon as it answers."""
+        return await wait_for(lambda: answered(self.rpc.block(height)))
 
     async def get_account(self, address: Address) -> Account:
         """An account, by this node, with all that waits in its mempool."""
@@ -121,22 +144,34 @@ class Node:
         return await get_standing(self.rpc, self.home.genesis.params, address)
 
     def _find_pid(self, name: str) -> int | None:
-        return None if self.supervisor is None else self.supervisor.children[name].pid
-
-    async def _find_status(self) -> bool | None:
-        try:
-            await self.rpc.status()
-        except (NodeUnreachable, RpcError):
+        if self.supervisor is None:
             return None
-        return True
+        if name == "verifier":
+            app = self.supervisor.children["app"].pid
+            return None if app is None else find_process(app, VERIFIER)
+        return self.supervisor.children[name].pid
+
+
+async def answered(asking: Awaitable[Answer]) -> Answer | None:
+    """Return an answer, or None from a node that is away."""
+    try:
+        return await asking
+    except (NodeUnreachable, RpcError):
+        return None
 
 
 @dataclass(slots=True)
 class Network:
-    """All nodes; `hashes` are the app hashes that each has told since it was first asked."""
+    """All nodes, and what has been seen of their chain.
+
+    `observers` hear what the applications say. `checked` heights were held against each other,
+    `tx_heights` are where their transactions are, by hash.
+    """
 
     nodes: list[Node]
     observers: list[NodeObserver] = field(default_factory=list)
+    checked: int = 0
+    tx_heights: dict[bytes, int] = field(default_factory=dict)
 
     @property
     def running(self) -> list[Node]:
@@ -181,21 +216,32 @@ class Network:
         await self.wait_for_status(lambda status: status.generation >= generation)
 
     async def assert_one_app_hash_per_height(self) -> None:
-        """Hold every height that two running nodes have against each other.
+        """Hold all heights of all running nodes, from the last time on, against each other.
 
-        The app hash after a height is in the next one's header.
+        The app hash after a height is in the next one's header, what became of the transactions
+        too, and a block's hash covers its header. No transaction is in two blocks.
         """
-        heights = [(await node.rpc.status()).latest_height for node in self.running]
-        for height in range(1, min(heights) + 1):
-            headers = await asyncio.gather(*(node.rpc.commit(height) for node in self.running))
-            hashes = [header.app_hash.hex() for header in headers]
-            assert len(set(hashes)) == 1, f"app hashes in header {height} differ: {hashes}"
+        heights = [(await node.get_node_status()).latest_height for node in self.running]
+        for height in range(self.checked + 1, min(heights) + 1):
+            blocks = await asyncio.gather(*(node.get_block(height) for node in self.running))
+            told = [(block.header.app_hash.hex(), block.hash.hex()) for block in blocks]
+            assert len(set(told)) == 1, f"app hash and hash of block {height} differ: {told}"
+            for raw in blocks[0].txs:
+                earlier = self.tx_heights.setdefault(hashlib.sha256(raw).digest(), height)
+                assert earlier == height, f"a transaction is in blocks {earlier} and {height}"
+            self.checked = height
         fork = find_fork(self.observers)
         assert fork is None, fork
 
     def assert_supply(self) -> None:
-        """Count every coin in each stopped node's store, all of whose hashes are computed anew."""
+        """Count every coin in each stopped node's store, all of whose hashes are computed anew.
+
+        Each node has also held its supply against each block: where coins were made or lost, its
+        application has ended by a bug, and said so.
+        """
         for node in self.nodes:
+            log = node.home.path / "logs" / "app.log"
+            assert not log.exists() or ENDED_BY_A_BUG not in log.read_text(), log
             if node.supervisor is None and node.home.store_folder.exists():
                 read_chain(node.home)
 
@@ -215,14 +261,20 @@ async def run_network(
     miners: Sequence[int] = (0,),
     change: Callable[[Params], Params] = lambda params: params,
     difficulty_bits: float = 6.0,
+    relays: Relays | None = None,
 ) -> AsyncIterator[Network]:
-    """Make and start a network; stop it in the end, and hold it against itself."""
+    """Make and start a network; stop it in the end, and hold it against itself.
+
+    With `relays` its nodes know each other by these alone.
+    """
     homes = make_network_homes(path, validators, change=change, difficulty_bits=difficulty_bits)
     nodes = [
         Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), number in miners)
         for number, home in enumerate(homes)
     ]
     network = Network(nodes)
+    if relays is not None:
+        await relays.start(homes)
     watching = asyncio.create_task(network.watch())
     try:
         await network.start()
@@ -234,6 +286,8 @@ async def run_network(
         await network.stop()
         for node in network.nodes:
             await node.rpc.close()
+        if relays is not None:
+            await relays.close()
     network.assert_supply()
 
 

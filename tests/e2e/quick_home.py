@@ -146,9 +146,11 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def wait_for(ask: Callable[[], Awaitable[Answer | None]]) -> Answer:
+async def wait_for(
+    ask: Callable[[], Awaitable[Answer | None]], patience_s: float = PATIENCE_S
+) -> Answer:
     """Ask every 100 ms until there is an answer."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (answer := await ask()) is None:
         assert time.monotonic() < deadline, "it did not come"
         await asyncio.sleep(0.1)
@@ -210,14 +212,14 @@ async def kill_child(up: Program, part: str) -> None:
 
 async def find_child(up: Program, part: str) -> int:
     """The process below an `up` whose command line holds `part`, as soon as it is there."""
-    await wait_until(lambda: _find_process(up.process.pid, part) is not None or up.has_ended)
-    pid = _find_process(up.process.pid, part)
+    await wait_until(lambda: find_process(up.process.pid, part) is not None or up.has_ended)
+    pid = find_process(up.process.pid, part)
     assert pid is not None, "\n".join(up.lines)
     return pid
 
 
-def _find_process(ancestor: int, part: str) -> int | None:
-    """A process below `ancestor` whose command line holds `part`."""
+def find_process(ancestor: int, part: str) -> int | None:
+    """A process below `ancestor` whose command line holds `part`, if there is one."""
     parents, commands = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

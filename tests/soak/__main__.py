@@ -1,11 +1,10 @@
-"""`make soak KILLS=100 MINUTES=30`: a chain under faults, at random, for as long as you like."""
+"""`make soak KILLS=100 MINUTES=30`: chains under faults, at random, for as long as you like."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -30,6 +29,8 @@ from tests.e2e.quick_home import (
     strip_accuracy,
     wait_for_generation,
 )
+from tests.soak.network import soak_network
+from tests.soak.table import format_table, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,19 +43,27 @@ FLOODS = {"bad transactions": make_bad_transactions, "false proofs": make_false_
 
 
 @click.command()
-@click.option("--kills", default=100, show_default=True, help="kill -9, over four processes.")
-@click.option("--minutes", default=30.0, show_default=True, help="At least so long, by SIGSTOPs.")
+@click.argument("names", nargs=-1, type=click.Choice(["chain", "disk", "network"]))
+@click.option("--kills", default=100, show_default=True, help="chain: kill -9, over 4 processes.")
+@click.option("--minutes", default=30.0, show_default=True, help="chain, network: at least.")
 @click.option("--seed", default=1, show_default=True, help="Of the order and the moments.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for the homes, kept.")
-def main(kills: int, minutes: float, seed: int, keep: Path | None) -> None:
-    """Put a chain with a real CometBFT under every fault, and tell what became of it.
+def main(names: tuple[str, ...], kills: int, minutes: float, seed: int, keep: Path | None) -> None:
+    """Put chains with a real CometBFT under every fault, and tell what became of them.
 
-    Ends with 0 when nothing was lost, doubled or changed, and with a traceback otherwise.
+    `chain` is one node, `disk` one on a disk that fills up, `network` four validators; all of them
+    when none is named. Ends with 0 when nothing was lost, doubled or changed, and with a traceback
+    otherwise.
     """
     folder = keep or Path(tempfile.mkdtemp(prefix="pol-soak-"))
-    choose = random.Random(seed)
-    asyncio.run(soak(folder / "home", choose, kills=kills, minutes=minutes))
-    asyncio.run(fill_a_disk(folder / "small"))
+    if not names or "chain" in names:
+        choose = random.Random(seed)
+        asyncio.run(soak(folder / "home", choose, kills=kills, minutes=minutes))
+    if not names or "disk" in names:
+        asyncio.run(fill_a_disk(folder / "small"))
+    if not names or "network" in names:
+        choose = random.Random(seed)
+        asyncio.run(soak_network(folder / "testnet", choose, minutes=minutes))
     if keep is None:
         shutil.rmtree(folder)
 
@@ -93,12 +102,12 @@ async def soak(path: Path, choose: random.Random, *, kills: int, minutes: float)
 
 def print_outcomes(outcomes: dict[str, Outcome]) -> None:
     """A line a fault."""
-    click.echo(
-        f"{'fault':30}{'injected':>9}{'2nd generation, s: median':>26}{'most':>7}{'lost':>6}"
-    )
-    for name, outcome in sorted(outcomes.items()):
-        median, most = statistics.median(outcome.seconds), max(outcome.seconds)
-        click.echo(f"{name:30}{len(outcome.seconds):9}{median:26.1f}{most:7.1f}{outcome.lost:6}")
+    rows = [
+        [name, str(len(outcome.seconds)), *summarize(outcome.seconds), str(outcome.lost)]
+        for name, outcome in sorted(outcomes.items())
+    ]
+    head = ["fault", "injected", "2nd generation, s: median", "most", "lost"]
+    click.echo(format_table(head, rows))
     assert all(outcome.lost == 0 for outcome in outcomes.values())
 
 
