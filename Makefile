@@ -11,6 +11,8 @@ INPUTS ?= 1000000
 KILLS ?= 100
 MINUTES ?= 30
 SEED ?= 1
+# Tests of real nodes wait more than they compute, so that two files at a time cost little.
+WORKERS ?= 2
 PRESET ?= digits
 # A recipe reads these from its environment: a folder's name may hold spaces.
 export GENERATIONS DIR
@@ -45,7 +47,7 @@ run: $(RUN_STAMP) cometbft ## watch a chain train a network
 		|| test $$? -eq 130 # Ctrl-C is one of the two ways to end it
 
 test: $(DEV_STAMP) lint cometbft ## lint, and run every test, those with a real CometBFT included; COMETBFT=v0.40.0
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-gpu: $(DEV_STAMP) ## run the tests that need a CUDA device; they fail where there is none
 	$(BIN)/python -m pytest -m gpu --require-gpu
