@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from pol_abci.app.snapshot_taker import KEPT_SNAPSHOTS
 from pol_abci.node.supervisor import check_lock, check_port
 from pol_abci.rules.address import compute_address
 from pol_abci.rules.errors import GenesisError, PolError
@@ -429,14 +428,6 @@ def _read_settings(file: Path) -> Settings:
         raise HomeError(f"{file}: app.rpc must begin with http:// or https://")
     if settings.keep_blocks < 0:
         raise HomeError(f"{file}: app.keep_blocks must be 0, which keeps all, or more")
-    # The newest headers behind a snapshot have to be there for whoever joins by it.
-    snapshots_reach = (KEPT_SNAPSHOTS + 1) * settings.snapshot_interval
-    if 0 < settings.keep_blocks < snapshots_reach:
-        raise HomeError(
-            f"{file}: app.keep_blocks is {settings.keep_blocks}, but snapshots reach "
-            f"{snapshots_reach} blocks back; give at least those, 0 for all, or set "
-            "app.snapshot_interval lower"
-        )
     if not 1 <= settings.threads <= MAX_THREADS:
         raise HomeError(f"{file}: verifier.threads must be between 1 and {MAX_THREADS}")
     if not 0 <= settings.snapshot_interval <= MAX_SNAPSHOT_INTERVAL:
