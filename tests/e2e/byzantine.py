@@ -134,8 +134,8 @@ PASSES = 2
 class ByzantineApplication(PolApplication):
     """The application, but for its proposals."""
 
-    def __init__(self, replica: Replica) -> None:
-        super().__init__(replica)
+    def __init__(self, replica: Replica, snapshot_interval: int) -> None:
+        super().__init__(replica, snapshot_interval)
         # `start` has made the home its working directory.
         self._replica = replica
         self._attacker = Attacker(replica, AccountKey.load(get_account_file(Path())))
