@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pol_abci.node.home import Home
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.network]
 
 REFUSED = re.compile(
     r'event="a proposal is refused" height=\d+ proposer=(\w+) .*code=(\d+) reason='

@@ -12,7 +12,7 @@ from tests.e2e.quick_home import read_chain, run_program, strip_accuracy
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.network]
 
 
 @pytest.mark.timeout(600)

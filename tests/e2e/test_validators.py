@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pol_abci.rules.params import Params
     from tests.e2e.network import Node
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.network]
 
 MATURITY = 4
 SLOTS_EACH = 50
