@@ -74,7 +74,7 @@ class PolApplication(Application):
             reply = self._consensus.commit()
             self.snapshot_taker.begin_when_due()
             # Who takes a snapshot goes on with the blocks that follow it, from the same peers.
-            if heights := self.snapshot_taker.folder.get_heights():
+            if reply.retain_height and (heights := self.snapshot_taker.folder.get_heights()):
                 reply.retain_height = min(reply.retain_height, heights[-1])
             return reply
 

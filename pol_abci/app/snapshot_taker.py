@@ -34,33 +34,30 @@ class SnapshotTaker:
         self._store = store
         self._interval = interval
         self._is_due = asyncio.Event()
-        self._begun: tuple[int, Copy] | None = None
-        self._is_busy = False
+        self._begun: tuple[int, Copy] | None = None  # until it is done
 
     def begin_when_due(self) -> None:
         """Hold on to the version that was just committed, if a snapshot is to be made of it."""
         height = self._store.height
         if not self._interval or not height or height % self._interval:
             return
-        if self._is_busy:
+        if self._begun is not None:
             log.warning("no snapshot was taken", height=height, reason="the last one is not done")
             return
-        self._is_busy = True
         self._begun = height, self._store.begin_copy()
         self._is_due.set()
 
     async def run(self) -> None:
         """Make what is due until cancelled. What a crash left half made is made again."""
         self.folder.clean(self._store.height)
-        if not self._is_busy and self._store.height not in self.folder.get_heights():
+        if self._begun is None and self._store.height not in self.folder.get_heights():
             self.begin_when_due()
         while True:
             await self._is_due.wait()
             self._is_due.clear()
             assert self._begun is not None
-            height, copy = self._begun
-            await self._take(height, copy)
-            self._is_busy = False
+            await self._take(*self._begun)
+            self._begun = None
 
     async def _take(self, height: int, copy: Copy) -> None:
         path = self.folder.get_copy_path(height)

@@ -54,7 +54,7 @@ async def run_takers(chain: DigitsChain) -> AsyncIterator[None]:
 async def wait_for_snapshot(node: DigitsNode, height: int) -> None:
     """The driver's calls never wait, so that the taker gets its turn only here."""
     taker = node.application.snapshot_taker
-    while taker._is_busy or height not in taker.folder.get_heights():  # noqa: ASYNC110  (processes end outside)
+    while taker._begun is not None or height not in taker.folder.get_heights():  # noqa: ASYNC110  (processes end outside)
         await asyncio.sleep(0.01)
 
 
@@ -158,6 +158,18 @@ async def test_blocks_that_follow_a_snapshot_stay_as_long_as_it_is_served(tmp_pa
         assert chain.driver.nodes[0].base == INTERVAL
 
 
+def make_snapshot(first_seed: bytes, chunks: list[bytes]) -> pb.Snapshot:
+    """What a peer offers that has these chunks at height 8."""
+    metadata = Metadata(first_seed, tuple(map(_hash, chunks)))
+    return pb.Snapshot(
+        height=8,
+        format=1,
+        chunks=len(chunks),
+        hash=metadata.hash,
+        metadata=metadata.encode(),
+    )
+
+
 async def test_a_tampered_chunk_is_fetched_again_and_its_sender_rejected(tmp_path: Path) -> None:
     async with run_chain_with_snapshot(tmp_path) as chain:
         node = add_node(chain, tmp_path / "joining")
@@ -178,10 +190,7 @@ async def test_a_false_snapshot_leaves_the_node_empty_and_a_right_one_follows(
         right = chain.driver.get_app_hash(8)
         false = chunk[:-1] + bytes([chunk[-1] ^ 1])
         for content, app_hash in ((chunk, chain.driver.get_app_hash(4)), (false, right)):
-            metadata = Metadata(first_seed, (_hash(content),))
-            made = pb.Snapshot(
-                height=8, format=1, chunks=1, hash=metadata.hash, metadata=metadata.encode()
-            )
+            made = make_snapshot(first_seed, [content])
             assert await offer(app, made, app_hash) == OFFER_ACCEPTED
             assert (await apply_chunk(app, 0, content)).result == Apply.REJECT_SNAPSHOT
             assert (await app.info(pb.RequestInfo())).last_block_height == 0
@@ -210,14 +219,7 @@ async def test_chunks_are_kept_until_the_last_has_come_and_none_may_be_long(
         assert len(chunks) > 3
 
         async def offer_chunks(chunks: list[bytes]) -> None:
-            metadata = Metadata(first_seed, tuple(map(_hash, chunks)))
-            made = pb.Snapshot(
-                height=8,
-                format=1,
-                chunks=len(chunks),
-                hash=metadata.hash,
-                metadata=metadata.encode(),
-            )
+            made = make_snapshot(first_seed, chunks)
             assert await offer(app, made, chain.driver.get_app_hash(8)) == OFFER_ACCEPTED
 
         long = bytes(SNAPSHOT_CHUNK_BYTES + 1)
