@@ -95,6 +95,14 @@ class Contraction(Protocol):
         ...
 
 
+def make_operand(
+    contraction: Contraction, values: Tensor, magnitude: float, stored: Tensor
+) -> tuple[Tensor, Scale]:
+    """Quantise into `stored` [digits, …]; the operand [D, …] of the digits in use."""
+    scale = contraction.quantise(values, magnitude, stored)
+    return stored[: scale.digits].to(contraction.dtype), scale
+
+
 def contract(
     contraction: Contraction, left: Tensor, right: Tensor, exponent: int, out: Tensor
 ) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from pol_abci.learning.arithmetic import TreeSum, compute_magnitude
 from pol_abci.learning.axis import Axis
-from pol_abci.learning.contraction import choose_contraction, contract
+from pol_abci.learning.contraction import choose_contraction, contract, make_operand
 from pol_abci.learning.layer import MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
@@ -309,14 +309,13 @@ class _BoundConv2d:
     def backward(self, gradient: Tensor) -> Tensor:
         backward, quantised = self._backward, self._quantised_gradient
         rows = gradient.view(self._output_matrix.shape)
-        scale = backward.quantise(rows, compute_magnitude(rows), quantised)
+        outputs, scale = make_operand(backward, rows, compute_magnitude(rows), quantised)
         if self._bias is not None:
             backward.restore(quantised, scale, self._sum.buffer)
             self._to_bias.copy_(self._sum.reduce())
         weights, weights_scale = self._backward_weights.quantise(self._weights_magnitude)
         to_weights = scale.exponent + self._inputs_scale.exponent
         to_inputs = scale.exponent + weights_scale.exponent
-        outputs = quantised[: scale.digits].to(backward.dtype)
         tiles = self._im2col_backward.tiles
         if len(tiles) > 1:
             self._total.zero_()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 
 from pol_abci.learning.arithmetic import compute_magnitude
-from pol_abci.learning.contraction import choose_contraction
+from pol_abci.learning.contraction import choose_contraction, make_operand
 from pol_abci.learning.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -172,6 +172,6 @@ class Evaluation:
             stored = torch.empty(
                 (contraction.digits, *values.shape), dtype=contraction.stored, device=values.device
             )
-            scale = contraction.quantise(values, compute_magnitude(values), stored)
-            self._quantised[key] = (stored[: scale.digits].to(contraction.dtype), scale)
+            magnitude = compute_magnitude(values)
+            self._quantised[key] = make_operand(contraction, values, magnitude, stored)
         return self._quantised[key]

@@ -20,7 +20,7 @@ from pol_abci.learning.arithmetic import (
     compute_magnitude,
     round_to_float32,
 )
-from pol_abci.learning.contraction import choose_contraction, contract
+from pol_abci.learning.contraction import choose_contraction, contract, make_operand
 from pol_abci.learning.layer import MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
@@ -316,32 +316,29 @@ class _BoundLinear:
         (rows, weights), (kept_rows, _) = self._operands
         magnitude = compute_magnitude(inputs)
         self._weights_magnitude = self._binding.get_magnitude(self._name)
-        scale = forward.quantise(inputs, magnitude, rows)
-        weights_scale = forward.quantise(self._weights, self._weights_magnitude, weights)
-        contract(
-            forward,
-            rows[: scale.digits].to(forward.dtype),
-            weights[: weights_scale.digits].to(forward.dtype),
-            scale.exponent + weights_scale.exponent,
-            self._outputs,
+        left, scale = make_operand(forward, inputs, magnitude, rows)
+        right, weights_scale = make_operand(
+            forward, self._weights, self._weights_magnitude, weights
         )
+        exponent = scale.exponent + weights_scale.exponent
+        contract(forward, left, right, exponent, self._outputs)
         self._inputs_scale = backward.quantise(inputs, magnitude, kept_rows)
         return self._outputs if self._bias is None else self._outputs.add_(self._bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
         backward, quantised = self._backward, self._quantised_gradient
         inputs, weights = self._operands[1]
-        scale = backward.quantise(gradient, compute_magnitude(gradient), quantised)
+        outputs, scale = make_operand(backward, gradient, compute_magnitude(gradient), quantised)
         if self._bias is not None:
             backward.restore(quantised, scale, self._sum.buffer)
             self._to_bias.copy_(self._sum.reduce())
-        outputs = quantised[: scale.digits].to(backward.dtype)
         columns = inputs[: self._inputs_scale.digits].to(backward.dtype).transpose(1, 2)
         exponent = scale.exponent + self._inputs_scale.exponent
         contract(backward, columns, outputs, exponent, self._gradient)
         if self._is_first:
             return gradient
-        weights_scale = backward.quantise(self._weights, self._weights_magnitude, weights)
-        transposed = weights[: weights_scale.digits].to(backward.dtype).transpose(1, 2)
+        right, weights_scale = make_operand(
+            backward, self._weights, self._weights_magnitude, weights
+        )
         exponent = scale.exponent + weights_scale.exponent
-        return contract(backward, outputs, transposed, exponent, self._input_gradient)
+        return contract(backward, outputs, right.transpose(1, 2), exponent, self._input_gradient)
