@@ -48,6 +48,13 @@ preset_option = click.option(
 chain_id_option = click.option(
     "--chain-id", metavar="NAME", help="A new chain's name; chosen when left out."
 )
+
+
+def to_ms(seconds: float | None) -> int | None:
+    """A time that may have been left out, in whole milliseconds."""
+    return None if seconds is None else round(1_000 * seconds)
+
+
 target_interval_option = click.option(
     "--target-interval",
     "target_interval_s",
@@ -165,9 +172,7 @@ def init(
             p2p_port=p2p_port,
             transport=transport,
             difficulty_bits=difficulty_bits,
-            target_interval_ms=None
-            if target_interval_s is None
-            else round(1_000 * target_interval_s),
+            target_interval_ms=to_ms(target_interval_s),
         )
     else:
         made = join_chain(

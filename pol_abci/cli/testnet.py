@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.live import Live
 
 from pol_abci.cli.commands import (
     EXIT_CODES,
@@ -29,8 +27,10 @@ from pol_abci.cli.init import (
     difficulty_option,
     preset_option,
     target_interval_option,
+    to_ms,
 )
 from pol_abci.cli.logs import log_format_option, log_level_option
+from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, hold_signals, run_until_stopped
 from pol_abci.cli.testnet_observer import NodeObserver, find_fork
 from pol_abci.cli.testnet_view import TestnetNarrator, TestnetSnapshot, TestnetView
@@ -136,7 +136,7 @@ def testnet(
         hosts=names,
         data_dir=data_dir,
         difficulty_bits=difficulty_bits,
-        target_interval_ms=None if target_interval_s is None else round(1_000 * target_interval_s),
+        target_interval_ms=to_ms(target_interval_s),
     )
     if as_json:
         print_json({"chain_id": chain, "homes": [str(folder) for folder in folders]})
@@ -218,10 +218,9 @@ async def _run(
     log_options: tuple[str, ...],
 ) -> None:
     """Run all nodes until they have made their generations or this is cancelled."""
-    console = Console()
     nodes: list[_Node] = []
     async with AsyncExitStack() as stack:
-        show = _open_screen(stack, console) if console.is_terminal else _narrate()
+        show = open_screen(stack, TestnetView, TestnetNarrator().tell)
         for number, home in enumerate(homes):
             rpc = await stack.enter_async_context(
                 RpcClient(home.settings.rpc_url, timeout_s=RPC_TIMEOUT_S)
@@ -325,20 +324,3 @@ async def _watch(
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
-
-
-def _open_screen(stack: AsyncExitStack, console: Console) -> Callable[[TestnetSnapshot], None]:
-    """Take the terminal until the stack closes; it is as before after that."""
-    live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
-    return lambda snapshot: live.update(TestnetView(snapshot), refresh=True)
-
-
-def _narrate() -> Callable[[TestnetSnapshot], None]:
-    """Print plain lines in place of the table."""
-    narrator = TestnetNarrator()
-
-    def show(snapshot: TestnetSnapshot) -> None:
-        for line in narrator.tell(snapshot):
-            click.echo(line)  # flushes, so that a pipe's reader sees it at once
-
-    return show

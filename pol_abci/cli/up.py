@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.live import Live
 
 from pol_abci.cli.apart import check_device_apart, init_apart
 from pol_abci.cli.commands import (
@@ -34,6 +32,7 @@ from pol_abci.cli.observer import Observer
 from pol_abci.cli.passphrase import get_passphrase, passphrase_file_option
 from pol_abci.cli.plain import Narrator
 from pol_abci.cli.plot import FIGURE_NAME, load_history, write_figure
+from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.view import LiveView
 from pol_abci.client.keys import KeyFile
@@ -164,7 +163,6 @@ async def _run(
     passphrase: str | None,
 ) -> None:
     """Run the node until it has made its generations or is cancelled."""
-    console = Console()
     observer: Observer | None = None
 
     def hear_miner(line: str) -> None:
@@ -179,7 +177,7 @@ async def _run(
         passphrase=passphrase,
     )
     async with AsyncExitStack() as stack:
-        show = _open_screen(stack, console) if console.is_terminal else _narrate()
+        show = open_screen(stack, LiveView, Narrator().tell)
         rpc = await stack.enter_async_context(
             RpcClient(here.settings.rpc_url, timeout_s=RPC_TIMEOUT_S)
         )
@@ -230,20 +228,3 @@ async def _poll(supervisor: Supervisor, observer: Observer) -> None:
         if observer.generation > generation:
             supervisor.note_progress(*supervisor.children)
         await asyncio.sleep(POLL_S)
-
-
-def _open_screen(stack: AsyncExitStack, console: Console) -> Callable[[Snapshot], None]:
-    """Take the terminal until the stack closes; it is as before after that."""
-    live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
-    return lambda snapshot: live.update(LiveView(snapshot), refresh=True)
-
-
-def _narrate() -> Callable[[Snapshot], None]:
-    """Print plain lines in place of the picture."""
-    narrator = Narrator()
-
-    def show(snapshot: Snapshot) -> None:
-        for line in narrator.tell(snapshot):
-            click.echo(line)  # flushes, so that a pipe's reader sees it at once
-
-    return show
