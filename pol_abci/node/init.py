@@ -300,14 +300,11 @@ def _init_cometbft(
             raise HomeError(f"{flag} {port}: ports are between 1 and {_MAX_PORT}")
     if rpc_port == p2p_port:
         raise HomeError(f"--rpc-port and --p2p-port are both {rpc_port}; choose two ports")
-    home = get_cometbft_folder(folder)
-    make_cometbft_files(home, cometbft)
-    file = home / "config" / "config.toml"
-    config = tomlkit.parse(file.read_text(encoding="utf-8"))
+    make_cometbft_files(get_cometbft_folder(folder), cometbft)
     max_tx_bytes = get_rules(preset.params).max_tx_bytes
-    _override(config, preset.config, file)
-    _override(
-        config,
+    _change_config(
+        folder,
+        preset.config,
         {
             "abci": transport,
             "proxy_app": PROXY_APPS[transport],
@@ -318,10 +315,16 @@ def _init_cometbft(
             },
             "p2p": {"laddr": f"tcp://0.0.0.0:{p2p_port}", "persistent_peers": peers},
         },
-        file,
+        {} if state_sync is None else {"statesync": state_sync.compose_config()},
     )
-    if state_sync is not None:
-        _override(config, {"statesync": state_sync.compose_config()}, file)
+
+
+def _change_config(folder: Path, *changes: dict[str, Any]) -> None:
+    """Set values in the configuration of a home's CometBFT, one set after the other."""
+    file = get_cometbft_folder(folder) / "config" / "config.toml"
+    config = tomlkit.parse(file.read_text(encoding="utf-8"))
+    for values in changes:
+        _override(config, values, file)
     file.write_text(tomlkit.dumps(config), encoding="utf-8")
 
 
@@ -379,11 +382,8 @@ def _introduce(seats: Sequence[Seat]) -> None:
     """Tell each seat's CometBFT of all others."""
     peers = [f"{compute_node_id(seat.folder)}@{seat.host}:{seat.p2p_port}" for seat in seats]
     for seat, own in zip(seats, peers, strict=True):
-        file = get_cometbft_folder(seat.folder) / "config" / "config.toml"
-        config = tomlkit.parse(file.read_text(encoding="utf-8"))
         others = ",".join(peer for peer in peers if peer != own)
-        _override(config, {"p2p": {"persistent_peers": others}}, file)
-        file.write_text(tomlkit.dumps(config), encoding="utf-8")
+        _change_config(seat.folder, {"p2p": {"persistent_peers": others}})
 
 
 def _compose_genesis(document: dict[str, Any], chain_id: str, genesis: Genesis) -> dict[str, Any]:
