@@ -26,14 +26,13 @@ from torch import nn
 
 from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.evaluate import count_correct
-from pol_abci.learning.task import load_task, parse_learning_rate
+from pol_abci.learning.task import load_task
 from pol_abci.learning.torch_layout import to_torch
 from pol_abci.node.presets import load_preset
-from pol_abci.rules.params import Address
-from studies.plain_sgd import build_native, count_correct_natively
+from studies.plain_sgd import build_native, draw_batch, train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -93,20 +92,14 @@ class Run:
         return load_task(params, None, f"bits-{self.seed}", data_dir)
 
 
-def list_batches(task: Task, run: Run) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Steps from 1 on with their images [S, H, W, C] and labels: the same for every arithmetic."""
-    for step in range(1, STEPS[run.batch_size] + 1):
-        draw = task.train.draw(bytes(32), Address(bytes(20)), run.seed, step)
-        yield (step, *task.train.gather(draw))
-
-
 def learn_exactly(task: Task, run: Run) -> Result:
     """Counts on the test set, and agreements of signs, by step."""
     steps, bound = STEPS[run.batch_size], task.bound
     bound.load(task.initial_weights)
     native = build_native(task)
     counts, agreements = [], []
-    for step, images, labels in list_batches(task, run):
+    for step in range(1, steps + 1):
+        images, labels = draw_batch(task, run.seed, step)
         is_compared = step % (steps // COMPARISONS) == 0
         bound.update(images, labels)
         if is_compared:
@@ -141,21 +134,10 @@ def compare_signs(
 
 
 def learn_natively(task: Task, run: Run) -> Result:
-    """The same by autograd and SGD."""
-    model = build_native(task)
-    rate = parse_learning_rate(task.params.task.learning_rate)
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    counts = []
-    for step, images, labels in list_batches(task, run):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(images.permute(0, 3, 1, 2)), labels)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        if step % (STEPS[run.batch_size] // COUNTS) == 0:
-            model.eval()
-            counts.append((step, count_correct_natively(model, task.test)))
-            model.train()
-    return {"counts": counts, "agreements": []}
+    """The same by autograd and SGD, on the same batches."""
+    steps = STEPS[run.batch_size]
+    counts = train(task, (task.test,), steps, steps // COUNTS, nonce=run.seed)
+    return {"counts": [(step, correct) for step, (correct,) in counts], "agreements": []}
 
 
 def compose_table(results: Sequence[Result]) -> str:

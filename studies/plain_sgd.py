@@ -18,6 +18,8 @@ from pol_abci.rules.params import Address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
     from pol_abci.learning.datasets import Dataset
     from pol_abci.learning.task import Task
 
@@ -25,8 +27,13 @@ IMAGES_AT_ONCE = 512
 _SEED = bytes(range(32))
 
 
+def draw_batch(task: Task, nonce: int, step: int) -> tuple[Tensor, Tensor]:
+    """Images [S, H, W, C] and labels of a step; another nonce gives other batches."""
+    return task.train.gather(task.train.draw(_SEED, Address(bytes(20)), nonce, step))
+
+
 def train(
-    task: Task, parts: tuple[Dataset, ...], steps: int, count_every: int
+    task: Task, parts: tuple[Dataset, ...], steps: int, count_every: int, nonce: int = 0
 ) -> Iterator[tuple[int, list[int]]]:
     """Train from the task's first weights; (steps so far, correct of each part), now and then."""
     model = build_native(task)
@@ -34,7 +41,7 @@ def train(
         model.parameters(), lr=parse_learning_rate(task.params.task.learning_rate)
     )
     for t in range(1, steps + 1):
-        images, labels = task.train.gather(task.train.draw(_SEED, Address(bytes(20)), 0, t))
+        images, labels = draw_batch(task, nonce, t)
         optimizer.zero_grad()
         torch.autograd.backward(
             nn.functional.cross_entropy(model(images.permute(0, 3, 1, 2)), labels)
@@ -42,7 +49,7 @@ def train(
         optimizer.step()
         if t % count_every == 0:
             model.eval()
-            yield t, [count_correct_natively(model, part) for part in parts]
+            yield t, [_count(model, part) for part in parts]
             model.train()
 
 
@@ -76,8 +83,7 @@ def _build_cnn(task: Task) -> nn.Module:
 
 
 @torch.inference_mode()
-def count_correct_natively(model: nn.Module, part: Dataset) -> int:
-    """How many images a model in evaluation mode classifies rightly."""
+def _count(model: nn.Module, part: Dataset) -> int:
     correct = 0
     for start in range(0, len(part), IMAGES_AT_ONCE):
         end = start + IMAGES_AT_ONCE
