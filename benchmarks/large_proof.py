@@ -31,7 +31,7 @@ from pol_abci.client.transactions import build_proof
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import Head, load_task
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import read_genesis_document
+from pol_abci.node.home import compute_node_id, read_genesis_document
 from pol_abci.node.init import create_home, join_chain
 from pol_abci.node.presets import Preset, load_preset
 from pol_abci.rules.params import SCORE_UNIT, PaperParams
@@ -82,18 +82,12 @@ def make_homes(folder: Path, cometbft: Path) -> tuple[Home, Home]:
             p2p_port=P2P_PORTS[0],
             difficulty_bits=1.0,
         )
-        shown = subprocess.run(  # noqa: S603 - a binary that find_cometbft has checked
-            [cometbft, "show-node-id", "--home", first.path / "cometbft"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
         second = join_chain(
             folder / "second",
             cometbft=cometbft,
             document=read_genesis_document(first.genesis_file),
             report=say,
-            peers=f"{shown.stdout.strip()}@127.0.0.1:{P2P_PORTS[0]}",
+            peers=f"{compute_node_id(first.path)}@127.0.0.1:{P2P_PORTS[0]}",
             rpc_port=RPC_PORTS[1],
             p2p_port=P2P_PORTS[1],
         )

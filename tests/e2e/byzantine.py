@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-import tomlkit
-
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.app.application import PolApplication
 from pol_abci.cli import main
@@ -48,7 +46,7 @@ from pol_abci.rules.errors import (
 from pol_abci.rules.genesis import GenesisAccount, compute_genesis_digest, genesis_to_json
 from pol_abci.rules.params import MAX_TX_BYTES, Amount
 from pol_abci.rules.proof import DIGEST_BYTES, WalkClaim
-from tests.e2e.quick_home import make_quick_home
+from tests.e2e.quick_home import change_config, get_p2p_port, make_quick_home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -172,33 +170,23 @@ def make_network(path: Path, slots: Sequence[int]) -> list[Home]:
         {"address": key["address"], "pub_key": key["pub_key"], "power": str(count), "name": ""}
         for key, count in zip(validators, slots, strict=True)
     ]
-    peers = {home.path: f"{compute_node_id(home.path)}@{_read_address(home)}" for home in homes}
+    peers = {
+        home.path: f"{compute_node_id(home.path)}@127.0.0.1:{get_p2p_port(home)}" for home in homes
+    }
     for home in homes:
         home.genesis_file.write_text(json.dumps(document))
         write_settings(
             home.path, replace(home.settings, genesis_digest=compute_genesis_digest(genesis))
         )
-        config = tomlkit.parse(home.config_file.read_text())
-        others = (peer for path, peer in peers.items() if path != home.path)
-        config["p2p"].update(
-            {
-                "persistent_peers": ",".join(others),
-                "addr_book_strict": False,
-                "allow_duplicate_ip": True,
-            }
-        )
-        home.config_file.write_text(tomlkit.dumps(config))
+        others = ",".join(peer for path, peer in peers.items() if path != home.path)
+        on_one_machine = {"addr_book_strict": False, "allow_duplicate_ip": True}
+        change_config(home, {"p2p": {"persistent_peers": others, **on_one_machine}})
     return [load_home(home.path) for home in homes]
 
 
 def _read_public_key(home: Home) -> bytes:
     seed = load_consensus_seed(get_consensus_key_file(home.path))
     return AccountKey(seed).public_key
-
-
-def _read_address(home: Home) -> str:
-    port = str(tomlkit.parse(home.config_file.read_text())["p2p"]["laddr"]).rpartition(":")[2]
-    return f"127.0.0.1:{port}"
 
 
 @asynccontextmanager

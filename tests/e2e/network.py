@@ -17,11 +17,9 @@ import os
 import shutil
 import signal
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from unittest import mock
-
-import tomlkit
 
 from pol_abci.cli.testnet_observer import NodeObserver, find_fork
 from pol_abci.client.chain import get_chain_status
@@ -30,7 +28,7 @@ from pol_abci.client.keys import KeyFile
 from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
-from pol_abci.node.home import Home, get_cometbft_folder, load_home, write_settings
+from pol_abci.node.home import Home, get_cometbft_folder, load_home
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
 from pol_abci.rules.codec import Account
@@ -38,9 +36,11 @@ from tests.e2e.quick_home import (
     PATIENCE_S,
     VERIFIER,
     Answer,
+    change_config,
     find_process,
     get_free_port,
     make_quick_preset,
+    move_ports,
     read_chain,
     wait_for,
     wait_until,
@@ -326,13 +326,6 @@ def make_twin(node: Node, path: Path) -> Node:
     assert node.supervisor is None, "its files change while it runs"
     shutil.copytree(node.home.path, path, ignore=shutil.ignore_patterns("app.sock", "logs"))
     (get_cometbft_folder(path) / "config" / "node_key.json").unlink()  # CometBFT makes another
-    rpc_port, p2p_port = get_free_port(), get_free_port()
-    config_file = get_cometbft_folder(path) / "config" / "config.toml"
-    config = tomlkit.parse(config_file.read_text())
-    config["rpc"]["laddr"] = f"tcp://127.0.0.1:{rpc_port}"
-    config["p2p"]["laddr"] = f"tcp://0.0.0.0:{p2p_port}"
-    config["consensus"]["timeout_propose"] = "1ms"
-    config_file.write_text(tomlkit.dumps(config))
-    rpc_url = f"http://127.0.0.1:{rpc_port}"
-    write_settings(path, replace(node.home.settings, rpc_url=rpc_url))
-    return Node(load_home(path), RpcClient(rpc_url, timeout_s=5.0), is_mining=False)
+    home = move_ports(load_home(path))
+    change_config(home, {"consensus": {"timeout_propose": "1ms"}})
+    return Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), is_mining=False)

@@ -11,12 +11,15 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
+
+import tomlkit
 
 from pol_abci.client.chain import ChainStatus, get_chain_status
 from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
 from pol_abci.node.binary import find_cometbft
+from pol_abci.node.home import load_home, write_settings
 from pol_abci.node.init import create_home
 from pol_abci.node.presets import load_preset
 from pol_abci.rules.codec import GenerationRecord
@@ -81,6 +84,34 @@ def make_quick_home(
             difficulty_bits=difficulty_bits,
             transport=transport,
         )
+
+
+def change_config(home: Home, sections: dict[str, dict[str, Any]]) -> None:
+    """Set values in sections of CometBFT's configuration."""
+    config = tomlkit.parse(home.config_file.read_text(encoding="utf-8"))
+    for section, values in sections.items():
+        config[section].update(values)
+    home.config_file.write_text(tomlkit.dumps(config), encoding="utf-8")
+
+
+def get_p2p_port(home: Home) -> int:
+    """Where its CometBFT listens for other nodes."""
+    config = tomlkit.parse(home.config_file.read_text(encoding="utf-8"))
+    return int(str(config["p2p"]["laddr"]).rpartition(":")[2])
+
+
+def move_ports(home: Home) -> Home:
+    """Give a home that is a copy of another one ports of its own."""
+    rpc_port = get_free_port()
+    change_config(
+        home,
+        {
+            "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
+            "p2p": {"laddr": f"tcp://127.0.0.1:{get_free_port()}"},
+        },
+    )
+    write_settings(home.path, replace(home.settings, rpc_url=f"http://127.0.0.1:{rpc_port}"))
+    return load_home(home.path)
 
 
 @dataclass(slots=True)

@@ -13,13 +13,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import tomlkit
-
+from pol_abci.app.tasks import run_until_first_ends
 from pol_abci.node.home import compute_node_id
+from tests.e2e.quick_home import change_config, get_p2p_port
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Collection, Coroutine, Sequence
+    from collections.abc import Collection, Sequence
 
     from pol_abci.node.home import Home
 
@@ -105,7 +105,7 @@ class Relay:
                 return
             far_reader, far_writer = await asyncio.open_connection(HOST, self.target_port)
             try:
-                await _until_one_ends(
+                await run_until_first_ends(
                     self._pump(reader, far_writer), self._pump(far_reader, writer)
                 )
             finally:
@@ -141,7 +141,7 @@ class Relay:
                     await writer.drain()
                     room.release()
 
-        await _until_one_ends(read(), write())
+        await run_until_first_ends(read(), write())
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ class Relays:
 
     async def start(self, homes: Sequence[Home]) -> None:
         """Make the homes know each other by relays, and start these."""
-        ports = [_get_p2p_port(home) for home in homes]
+        ports = [get_p2p_port(home) for home in homes]
         for pair in itertools.permutations(range(len(homes)), 2):
             relay = Relay(ports[pair[1]], Line(self.choose))
             await relay.start()
@@ -165,9 +165,7 @@ class Relays:
                 for (here, there), relay in self.by_pair.items()
                 if here == number
             ]
-            config = tomlkit.parse(home.config_file.read_text(encoding="utf-8"))
-            config["p2p"].update({"persistent_peers": ",".join(peers), "pex": False})
-            home.config_file.write_text(tomlkit.dumps(config), encoding="utf-8")
+            change_config(home, {"p2p": {"persistent_peers": ",".join(peers), "pex": False}})
 
     async def close(self) -> None:
         """End all."""
@@ -199,21 +197,3 @@ class Relays:
             for (here, there), relay in self.by_pair.items()
             if (here in apart) != (there in apart)
         ]
-
-
-def _get_p2p_port(home: Home) -> int:
-    p2p = tomlkit.parse(home.config_file.read_text(encoding="utf-8"))["p2p"]
-    return int(str(p2p["laddr"]).rpartition(":")[2])
-
-
-async def _until_one_ends(*parts: Coroutine[None, None, None]) -> None:
-    """Run them until one has ended or failed, and end the others."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import tomlkit
 
 from pol_abci.client.rpc import RpcClient
-from pol_abci.node.home import SETTINGS_FILE, compute_node_id, load_home
+from pol_abci.node.home import compute_node_id, load_home
 from tests.e2e.faults import read_generations
 from tests.e2e.quick_home import (
-    get_free_port,
+    change_config,
+    get_p2p_port,
     make_quick_home,
+    move_ports,
     read_chain,
     run_program,
     stop_program,
@@ -28,25 +29,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
-def move_ports(home: Home, peer: Home) -> Home:
+def move_beside(home: Home, peer: Home) -> Home:
     """Give a home ports of its own, and a peer on this machine."""
-    config = tomlkit.parse(home.config_file.read_text())
-    peer_config = tomlkit.parse(peer.config_file.read_text())
-    peer_port = str(peer_config["p2p"]["laddr"]).rpartition(":")[2]
-    rpc_port = get_free_port()
-    for section, values in {
-        "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
-        "p2p": {
-            "laddr": f"tcp://127.0.0.1:{get_free_port()}",
-            "persistent_peers": f"{compute_node_id(peer.path)}@127.0.0.1:{peer_port}",
-        },
-    }.items():
-        config[section].update(values)
-    home.config_file.write_text(tomlkit.dumps(config))
-    settings = home.path / SETTINGS_FILE
-    old_port = home.settings.rpc_url.rpartition(":")[2]
-    settings.write_text(settings.read_text().replace(f":{old_port}", f":{rpc_port}"))
-    return load_home(home.path)
+    address = f"{compute_node_id(peer.path)}@127.0.0.1:{get_p2p_port(peer)}"
+    change_config(home, {"p2p": {"persistent_peers": address}})
+    return move_ports(home)
 
 
 async def restore(backup: Path, path: Path, *options: str) -> Home:
@@ -71,7 +58,7 @@ async def test_a_validator_from_an_old_backup_signs_nothing_twice_and_the_chain_
         assert await made.wait() == 0, "\n".join(made.lines)
     old = read_chain(lost)[1]
 
-    follower = move_ports(await restore(backup, tmp_path / "follower", "--new-keys"), lost)
+    follower = move_beside(await restore(backup, tmp_path / "follower", "--new-keys"), lost)
     async with (
         run_program("up", "--home", follower.path, "--no-mine") as following,
         RpcClient(follower.settings.rpc_url, timeout_s=2.0) as rpc,
