@@ -11,7 +11,7 @@ INPUTS ?= 1000000
 KILLS ?= 100
 MINUTES ?= 30
 SEED ?= 1
-# Tests of real nodes wait more than they compute, so that two files at a time cost little.
+# Tests of real nodes go one after the other, the other tests beside them.
 WORKERS ?= 2
 PRESET ?= digits
 # A recipe reads these from its environment: a folder's name may hold spaces.
@@ -47,7 +47,7 @@ run: $(RUN_STAMP) cometbft ## watch a chain train a network
 		|| test $$? -eq 130 # Ctrl-C is one of the two ways to end it
 
 test: $(DEV_STAMP) lint cometbft ## lint, and run every test, those with a real CometBFT included; COMETBFT=v0.40.0
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not network"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not network"
 
 test-network: $(DEV_STAMP) cometbft ## run the tests of several nodes at once: faults, a byzantine proposer, jail; minutes each
 	$(BIN)/python -m pytest -m network
