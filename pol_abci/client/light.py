@@ -1,9 +1,9 @@
 """Reads that the node proves: every answer is checked against a header's app hash.
 
 The app hash of height h stands in the header of h + 1, so the newest state that can be proven is
-the one before the newest header (protocol section 12). The application keeps the newest version
-and the one before; a block that comes between two questions can make the asked height too old,
-which is why a read is tried again at a newer one.
+the one before the newest header (protocol section 12). The application chooses that height when
+none is named, and says it; a header, once there, stays, so that no block between the two questions
+spoils the answer.
 
 The headers themselves are taken from the node on trust: their commits are not checked, which is
 what `cometbft light` in front of a foreign node is for. A proof still ties state and weights to
@@ -19,7 +19,7 @@ from pol_abci.client.chain import ChainNotBegun, check_answer
 from pol_abci.client.rpc import RpcError
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
-from pol_abci.rules.errors import CODE_OK, MalformedRecord
+from pol_abci.rules.errors import MalformedRecord
 from pol_abci.rules.merkle import (
     CHUNK_BYTES,
     STATE_STORE,
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from pol_abci.rules.params import Address
 
 RecordType = TypeVar("RecordType", Head, Account)
-
-ATTEMPTS = 5
-"""Reads of one value before giving up: each loses a race against a new block."""
-
 
 FIRST_PROVING_HEIGHT = 2
 """Header 1 commits to genesis, which no height that can be asked for stands for."""
@@ -119,26 +115,15 @@ class LightClient:
         return weights if compute_weights_root(weights) == root else None
 
     async def _ask(self, store: bytes, key: bytes) -> tuple[QueryAnswer, BlockHeader]:
-        """Ask for a value at the newest provable height; also that height's proving header."""
+        """Ask for a value as of the newest provable height; also the header that proves it."""
+        if (await self._rpc.status()).latest_height < FIRST_PROVING_HEIGHT:
+            raise ChainNotBegun(f"the chain behind {self._rpc.url} has not begun: no block yet")
         path = f"/store/{store.decode()}/key"
-        for attempt in range(ATTEMPTS):
-            latest = (await self._rpc.status()).latest_height
-            header = await self._get_header(latest)
-            answer = await self._rpc.abci_query(path, key, height=latest - 1, prove=True)
-            is_last = attempt == ATTEMPTS - 1
-            if answer.code == CODE_OK or is_last:
-                check_answer(self._rpc, path, answer)
-                break
-        if answer.height != header.height - 1:
-            raise InvalidProof(
-                f"asked for height {header.height - 1}, {self._rpc.url} "
-                f"answered for height {answer.height}"
-            )
-        return answer, header
+        answer = await self._rpc.abci_query(path, key, prove=True)
+        check_answer(self._rpc, path, answer)
+        return answer, await self._get_header(answer.height + 1)
 
     async def _get_header(self, height: int) -> BlockHeader:
-        if height < FIRST_PROVING_HEIGHT:
-            raise ChainNotBegun(f"the chain behind {self._rpc.url} has not begun: no block yet")
         header = await self._rpc.commit(height)
         if header.chain_id != self._chain_id or header.height != height:
             raise RpcError(

@@ -339,13 +339,9 @@ class RpcClient:
             app_hash=response.base64("last_block_app_hash"),
         )
 
-    async def abci_query(
-        self, path: str, data: bytes, *, height: int = 0, prove: bool = False
-    ) -> QueryAnswer:
-        """Ask the application; height 0 is its newest. The answer is not verified here."""
-        reading = await self.call(
-            "abci_query", path=path, data=data.hex(), height=str(height), prove=prove
-        )
+    async def abci_query(self, path: str, data: bytes, *, prove: bool = False) -> QueryAnswer:
+        """Ask the application for what is newest, or provable; the answer is not verified here."""
+        reading = await self.call("abci_query", path=path, data=data.hex(), prove=prove)
         response = reading.at("response")
         ops = response.at("proofOps").items("ops") if response.value("proofOps", None) else ()
         return QueryAnswer(

@@ -167,16 +167,17 @@ class FakeLedger:
         total = str(len(validators))
         return {"block_height": str(self.height), "validators": shown, "total": total}
 
-    def rpc_abci_query(self, path: str, data: str, height: str, prove: bool) -> Any:
+    def rpc_abci_query(self, path: str, data: str, prove: bool) -> Any:
         key = bytes.fromhex(data)
-        response: dict[str, Any] = {"code": 0, "height": height, "key": encode(key)}
+        at = self.height - 1 if prove else self.height
+        response: dict[str, Any] = {"code": 0, "height": str(at), "key": encode(key)}
         if path == "/account":
             account = self.pending().get(keys.account(make_address(key)))
             return {"response": response | {"value": encode(account or b"")}}
         assert path == "/store/state/key"
         if not prove:
             return {"response": response | {"value": encode(self.state.get(key) or b"")}}
-        entries = self.versions[int(height) - 1]
+        entries = self.versions[self.height - 2]
         bucket = sorted(item for item in entries.items() if bucket_of(item[0]) == bucket_of(key))
         aunts = make_tree(entries).prove(bucket_of(key))
         ops = prove_state_entry(key, bucket, aunts, WEIGHTS_ROOT)

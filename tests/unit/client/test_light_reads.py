@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from pol_abci.client.chain import ChainNotBegun
-from pol_abci.client.light import LightClient
+from pol_abci.client.light import LightClient, ProvenValue
 from pol_abci.client.rpc import RpcClient, RpcError
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
@@ -29,7 +29,7 @@ from pol_abci.rules.merkle_proofs import (
 )
 from pol_abci.rules.params import Address
 
-ALICE, BOB = Address(b"a" * 20), Address(b"b" * 20)
+ALICE, BOB, CAROL = (Address(name * 20) for name in (b"a", b"b", b"c"))
 WEIGHTS = bytes(range(256)) * 300  # two chunks
 HEAD = Head(
     generation=3,
@@ -41,7 +41,7 @@ HEAD = Head(
 
 
 class FakeApp:
-    """A node at height `latest` whose application proves one state, at `latest` and before."""
+    """A node at height `latest`, which proves the state before it; carol earns by each block."""
 
     def __init__(self) -> None:
         self.latest = 9
@@ -51,8 +51,8 @@ class FakeApp:
             keys.account(ALICE): Account(balance=7).encode(),
         }
         self.weights = WEIGHTS
-        self.refusals = 0
-        self.heights: list[int] = []
+        self.refusal = ""
+        self.is_quick = False
 
     def client(self) -> LightClient:
         return LightClient(
@@ -62,6 +62,7 @@ class FakeApp:
     def handle(self, request: httpx.Request) -> httpx.Response:
         call = json.loads(request.content)
         result = getattr(self, call["method"])(**call["params"])
+        self.latest += self.is_quick
         return httpx.Response(200, json={"jsonrpc": "2.0", "id": call["id"], "result": result})
 
     def status(self) -> Any:
@@ -72,15 +73,20 @@ class FakeApp:
         }
         return {"node_info": {"network": self.chain_id, "version": "0"}, "sync_info": sync}
 
-    def tree(self) -> BucketTree:
+    def state(self, height: int) -> dict[bytes, bytes]:
+        return self.entries | {keys.account(CAROL): Account(balance=height).encode()}
+
+    def tree(self, height: int) -> BucketTree:
         roots = {
             bucket_of(key): compute_bucket_root([(key, value)])
-            for key, value in self.entries.items()
+            for key, value in self.state(height).items()
         }
         return BucketTree.from_roots(roots)
 
     def commit(self, height: str) -> Any:
-        app_hash = compute_app_hash(self.tree().root, compute_weights_root(self.weights))
+        assert int(height) <= self.latest
+        tree = self.tree(int(height) - 1)
+        app_hash = compute_app_hash(tree.root, compute_weights_root(self.weights))
         header = {
             "chain_id": self.chain_id,
             "height": height,
@@ -90,19 +96,16 @@ class FakeApp:
         }
         return {"signed_header": {"header": header}}
 
-    def abci_query(self, path: str, data: str, height: str, prove: bool) -> Any:
+    def abci_query(self, path: str, data: str, prove: bool) -> Any:
         assert prove
-        self.heights.append(int(height))
-        if self.refusals:
-            self.refusals -= 1
-            self.latest += 1
-            return {"response": {"code": 1, "log": "height 8 is not kept any more"}}
+        if self.refusal:
+            return {"response": {"code": 3, "log": self.refusal}}
         value, ops = self.answer(path, bytes.fromhex(data))
         encoded = [{"type": op.type, "key": encode(op.key), "data": encode(op.data)} for op in ops]
         return {
             "response": {
                 "code": 0,
-                "height": height,
+                "height": str(self.latest - 1),
                 "key": encode(bytes.fromhex(data)),
                 "value": encode(value),
                 "proofOps": {"ops": encoded},
@@ -110,15 +113,16 @@ class FakeApp:
         }
 
     def answer(self, path: str, key: bytes) -> tuple[bytes, list[ProofOp]]:
+        entries, tree = self.state(self.latest - 1), self.tree(self.latest - 1)
         if path == "/store/weights/key":
             index = int.from_bytes(key, "big")
             chunk = self.weights[index * 65_536 : (index + 1) * 65_536]
-            ops = prove_weights_chunk(index, compute_chunk_hashes(self.weights), self.tree().root)
+            ops = prove_weights_chunk(index, compute_chunk_hashes(self.weights), tree.root)
             return encode_value(chunk), ops
         assert path == "/store/state/key"
-        payload = self.entries.get(key)
-        bucket = [item for item in self.entries.items() if bucket_of(item[0]) == bucket_of(key)]
-        aunts = self.tree().prove(bucket_of(key))
+        payload = entries.get(key)
+        bucket = [item for item in entries.items() if bucket_of(item[0]) == bucket_of(key)]
+        aunts = tree.prove(bucket_of(key))
         ops = prove_state_entry(key, bucket, aunts, compute_weights_root(self.weights))
         return (b"" if payload is None else encode_value(payload)), ops
 
@@ -127,10 +131,9 @@ def encode(raw: bytes) -> str | None:
     return base64.b64encode(raw).decode() or None
 
 
-async def test_state_is_read_at_the_height_that_the_newest_header_proves() -> None:
-    app = FakeApp()
-    assert await app.client().get_head() == HEAD
-    assert app.heights == [8]
+async def test_state_is_read_as_of_the_height_that_the_newest_header_proves() -> None:
+    read = await FakeApp().client().get_state(keys.head())
+    assert read == ProvenValue(HEAD.encode(), 8)
 
 
 async def test_an_account_and_its_absence_are_both_proven() -> None:
@@ -139,17 +142,17 @@ async def test_an_account_and_its_absence_are_both_proven() -> None:
     assert await client.get_account(BOB) is None
 
 
-async def test_a_lost_race_against_a_new_block_is_run_again() -> None:
+async def test_blocks_that_come_between_the_questions_spoil_no_answer() -> None:
     app = FakeApp()
-    app.refusals = 2
-    assert await app.client().get_head() == HEAD
-    assert app.heights == [8, 9, 10]
+    app.is_quick = True
+    assert await app.client().get_account(CAROL) == Account(balance=9)
+    assert app.latest > 11
 
 
-async def test_a_height_that_is_never_there_ends_in_the_applications_words() -> None:
+async def test_a_query_that_the_application_refuses_ends_in_its_words() -> None:
     app = FakeApp()
-    app.refusals = 99
-    with pytest.raises(RpcError, match="is not kept any more"):
+    app.refusal = "height 8 is not kept"
+    with pytest.raises(RpcError, match="height 8 is not kept"):
         await app.client().get_head()
 
 
