@@ -17,7 +17,8 @@ import os
 import shutil
 import signal
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -47,15 +48,17 @@ from tests.e2e.quick_home import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.holdings import Standing
     from pol_abci.client.rpc import Block, NodeStatus
+    from pol_abci.node.supervisor import ChildCommand
     from pol_abci.rules.params import Address, Params
     from tests.e2e.relay import Relays
 
+REPOSITORY = str(Path(__file__).parents[2])
+PROGRAM = "pol_abci.cli"
 POLL_S = 0.2
 ENDED_BY_A_BUG = "the process ends by a bug"
 AT_ONCE = 2
@@ -64,11 +67,15 @@ AT_ONCE = 2
 
 @dataclass(slots=True)
 class Node:
-    """One node: its home, an RPC client of its own, and its processes while it runs."""
+    """One node: its home, an RPC client of its own, and its processes while it runs.
+
+    `program` is the module that stands for `pol-abci` in its processes.
+    """
 
     home: Home
     rpc: RpcClient
     is_mining: bool
+    program: str = PROGRAM
     supervisor: Supervisor | None = None
 
     @property
@@ -84,7 +91,7 @@ class Node:
             find_cometbft(print),
             on_miner_line=(lambda _: None) if self.is_mining else None,
         )
-        self.supervisor = Supervisor(self.home.path, children)
+        self.supervisor = Supervisor(self.home.path, tuple(map(self._put_program, children)))
         await self.supervisor.__aenter__()
         await self.get_node_status(patience_s)
 
@@ -142,6 +149,12 @@ class Node:
     async def get_standing(self, address: Address) -> Standing:
         """How an account's validator stands, by this node."""
         return await get_standing(self.rpc, self.home.genesis.params, address)
+
+    def _put_program(self, child: ChildCommand) -> ChildCommand:
+        arguments = tuple(self.program if each == PROGRAM else each for each in child.arguments)
+        return replace(
+            child, arguments=arguments, environment=child.environment | {"PYTHONPATH": REPOSITORY}
+        )
 
     def _find_pid(self, name: str) -> int | None:
         if self.supervisor is None:
@@ -262,14 +275,21 @@ async def run_network(
     change: Callable[[Params], Params] = lambda params: params,
     difficulty_bits: float = 6.0,
     relays: Relays | None = None,
+    programs: Mapping[int, str] | None = None,
 ) -> AsyncIterator[Network]:
     """Make and start a network; stop it in the end, and hold it against itself.
 
-    With `relays` its nodes know each other by these alone.
+    With `relays` its nodes know each other by these alone. `programs` are the modules of nodes
+    that run something else than `pol-abci`.
     """
     homes = make_network_homes(path, validators, change=change, difficulty_bits=difficulty_bits)
     nodes = [
-        Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), number in miners)
+        Node(
+            home,
+            RpcClient(home.settings.rpc_url, timeout_s=5.0),
+            number in miners,
+            (programs or {}).get(number, PROGRAM),
+        )
         for number, home in enumerate(homes)
     ]
     network = Network(nodes)

@@ -1,4 +1,4 @@
-"""One of three validators proposes hostile blocks; the chain of the others goes on."""
+"""One of four validators proposes hostile blocks; the chain of the others goes on."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.client.keys import AccountKey, load_consensus_seed
-from pol_abci.client.rpc import RpcClient
 from pol_abci.node.home import get_consensus_key_file
 from pol_abci.rules.address import compute_consensus_address
-from tests.e2e.byzantine import ATTACKS, make_network, run_byzantine
-from tests.e2e.quick_home import (
-    read_chain,
-    run_program,
-    stop_program,
-    strip_accuracy,
-    wait_for_generation,
-    wait_until,
-)
+from tests.e2e import byzantine
+from tests.e2e.byzantine import ATTACKS, EXCEED
+from tests.e2e.network import run_network
+from tests.e2e.quick_home import read_chain, strip_accuracy, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.network]
 REFUSED = re.compile(
     r'event="a proposal is refused" height=\d+ proposer=(\w+) .*code=(\d+) reason='
 )
-SLOTS = (40, 40, 20)
+VALIDATORS, BYZANTINE = 4, 3
 
 
 def read_refused(home: Home) -> set[tuple[str, int]]:
@@ -42,31 +36,26 @@ def read_refused(home: Home) -> set[tuple[str, int]]:
 
 @pytest.mark.timeout(600)
 async def test_honest_validators_refuse_hostile_blocks_say_why_and_go_on(tmp_path: Path) -> None:
-    mining, honest, byzantine = make_network(tmp_path, SLOTS)
-    seed = load_consensus_seed(get_consensus_key_file(byzantine.path))
-    culprit = compute_consensus_address(AccountKey(seed).public_key).hex()
-    expected = {(culprit, error.code) for error in ATTACKS.values()}
-    async with (
-        run_byzantine(byzantine),
-        run_program("up", "--home", mining.path) as first,
-        run_program("up", "--home", honest.path, "--no-mine") as second,
-        RpcClient(mining.settings.rpc_url, timeout_s=2.0) as rpc,
-    ):
-        await wait_for_generation(rpc, 1)
-        await wait_until(lambda: all(read_refused(home) >= expected for home in (mining, honest)))
+    async with run_network(
+        tmp_path / "testnet", validators=VALIDATORS, programs={BYZANTINE: byzantine.__name__}
+    ) as network:
+        *honest, culprit = network.nodes
+        seed = load_consensus_seed(get_consensus_key_file(culprit.home.path))
+        address = compute_consensus_address(AccountKey(seed).public_key).hex()
+        expected = {(address, error.code) for error in ATTACKS.values()}
+        await wait_until(lambda: all(read_refused(node.home) >= expected for node in honest))
+
         # A block that is too long ends its own proposer's CometBFT, and nobody else's.
-        own_log = byzantine.path / "logs" / "cometbft.log"
-        await wait_until(lambda: "transaction data size exceeds maximum" in own_log.read_text())
-        reached = await wait_for_generation(rpc, 1)
-        await wait_for_generation(rpc, reached + 2)
-        await stop_program(second)
-        await stop_program(first)
-    assert read_refused(mining) == read_refused(honest) == expected
-    first_chain, second_chain, byzantine_chain = (
-        strip_accuracy(read_chain(home)[1]) for home in (mining, honest, byzantine)
-    )
-    shared = min(len(first_chain), len(second_chain))
-    assert shared >= reached
-    assert first_chain[:shared] == second_chain[:shared]
+        (culprit.home.path / EXCEED).touch()
+        log = culprit.home.path / "logs" / "cometbft.log"
+        await wait_until(lambda: "transaction data size exceeds maximum" in log.read_text())
+        await culprit.stop()
+        reached = max(status.generation for status in await network.wait_for_status(lambda _: True))
+        await network.wait_for_generation(reached + 2)
+    assert all(read_refused(node.home) == expected for node in honest)
+    chains = [strip_accuracy(read_chain(node.home)[1]) for node in network.nodes]
+    shared = min(map(len, chains[:BYZANTINE]))
+    assert shared > reached
+    assert all(chain[:shared] == chains[0][:shared] for chain in chains[:BYZANTINE])
     # The byzantine one has what was decided before its CometBFT failed.
-    assert byzantine_chain == first_chain[: len(byzantine_chain)]
+    assert chains[BYZANTINE] == chains[0][: len(chains[BYZANTINE])]
