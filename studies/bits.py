@@ -30,6 +30,7 @@ from pol_abci.learning.task import load_task
 from pol_abci.learning.torch_layout import to_torch
 from pol_abci.node.presets import load_preset
 from studies.plain_sgd import build_native, draw_batch, train
+from studies.report import DOCS, DOCUMENT, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +51,7 @@ COUNTS = 10
 COMPARISONS = 25
 """Steps of an exact run whose moves are held against float32's."""
 PRESET = "paper-cifar10"
-DOCUMENT = Path(__file__).parents[1] / "docs" / "study.md"
-FIGURE = DOCUMENT.parent / "figures" / "bits.png"
+FIGURE = DOCS / "figures" / "bits.png"
 COLOURS = {"8/8": "#D55E00", "16/8": "#0072B2", "20/20": "#009E73", "native": "#555555"}
 """Of the Okabe-Ito palette, apart in every common colour blindness."""
 
@@ -204,7 +204,7 @@ def write_document(results: Sequence[Result]) -> None:
 def main() -> None:
     """Do what has not been done, then write the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path("study-runs"))
+    parser.add_argument("--folder", type=Path, default=RUNS)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--batches", default="4,64")
     parser.add_argument("--tables", action="store_true", help="of the runs there are; run nothing")

@@ -1,10 +1,11 @@
 """What a chain learns by its preset's constants: each varied alone, beside plain SGD.
 
-    python studies/learning.py [--tables] [FOLDER]
+    python studies/learning.py [--preset digits] [--tables] [FOLDER]
 
 Chains run in virtual time (`virtual_chain.py`). What each run gave is kept in FOLDER, one file a
-run, so that a study that was stopped goes on; at the end the tables of docs/study.md and the
-figure are written anew from all of it.
+run, so that a study that was stopped goes on, on another machine too; at the end the tables of
+docs/study.md and the figure are written anew from all of it. A file is in the way of a new run:
+delete it to have the run done again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 
 from pol_abci.node.presets import load_preset
 from studies.plain_sgd import train
-from studies.report import write_figure, write_tables
+from studies.report import RUNS, write_figure, write_tables
 from studies.virtual_chain import VirtualChain
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def run(run: Run) -> dict[str, Any]:
 def main() -> None:
     """Do what has not been done, then write tables and figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("study-runs"))
+    parser.add_argument("folder", nargs="?", type=Path, default=RUNS)
+    parser.add_argument("--preset", choices=[study.preset for study in STUDIES], help="run this")
     parser.add_argument("--tables", action="store_true", help="of the runs there are; run nothing")
     arguments = parser.parse_args()
     folder = arguments.folder
@@ -148,13 +150,13 @@ def main() -> None:
     results = []
     for each in (run for study in STUDIES for run in list_runs(study)):
         file = folder / f"{each.name}.json"
-        if arguments.tables and not file.exists():
-            continue
-        if not file.exists():
+        is_wanted = not arguments.tables and arguments.preset in (None, each.study.preset)
+        if is_wanted and not file.exists():
             result = run(each)
             file.write_text(json.dumps(result) + "\n", encoding="utf-8")
             print(f"{each.name}: {result['seconds']} s", flush=True)
-        results.append(json.loads(file.read_text(encoding="utf-8")))
+        if file.exists():
+            results.append(json.loads(file.read_text(encoding="utf-8")))
     write_tables(results)
     write_figure(results)
 

@@ -21,6 +21,7 @@ Result = dict[str, Any]
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENT = DOCS / "study.md"
 FIGURE = DOCS / "figures" / "study.png"
+RUNS = DOCS / "figures" / "runs"
 HEADER = (
     "| changed | steps | gate | held | SGD gate | SGD held | failed | interval |\n"
     "|---|---|---|---|---|---|---|---|"
