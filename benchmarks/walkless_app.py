@@ -37,10 +37,9 @@ class WalklessVerifier(Verifier):
         super().__init__(configure)
         self._initial_weights = initial_weights
 
-    async def run(self, started: asyncio.Event) -> None:
+    async def run(self) -> None:
         """Be ready at once."""
         self.status.alive = True
-        started.set()
         await asyncio.Event().wait()  # until the app is stopped
 
     async def compute_initial_weights(self) -> bytes:

@@ -68,19 +68,14 @@ async def serve_grpc(
     address: str,
     *,
     on_listening: Callable[[str], None] | None = None,
-    ready: asyncio.Event | None = None,
 ) -> None:
-    """Serve the application until cancelled; parameters and errors are those of `server.serve`.
-
-    The application is asked from `ready` on. CometBFT connects before: to an address where nobody
-    listens it would try again after longer and longer pauses, of minutes in the end.
-    """
+    """Serve the application until cancelled; parameters and errors are those of `server.serve`."""
     parsed = parse_address(address)
     # Bound by our own code first: gRPC takes a living socket away, and has no words for faults.
     listener, listening_on = open_listener(parsed)
     remove_socket_file(listener)
     listener.close()
-    answers = _Answers(application, ready)
+    answers = _Answers(application)
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((answers.make_handlers(),))
     if isinstance(parsed, UnixAddress):
@@ -108,11 +103,10 @@ def make_turns() -> dict[str, asyncio.Lock]:
 class _Answers:
     """Answers calls with the application's, one of each kind at a time, until one has failed."""
 
-    def __init__(self, application: Application, ready: asyncio.Event | None) -> None:
+    def __init__(self, application: Application) -> None:
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls = get_calls(application)
         self._has_failed = False
-        self._ready = ready
         self._turns = make_turns()
 
     def make_handlers(self) -> grpc.GenericRpcHandler:
@@ -136,8 +130,6 @@ class _Answers:
         request: Message,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> bytes:
-        if self._ready is not None:
-            await self._ready.wait()
         async with self._turns[name]:
             if self._has_failed:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the application has failed")

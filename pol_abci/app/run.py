@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -109,23 +108,25 @@ async def run_app(settings: AppSettings) -> None:
                 lambda: find_fault(replica, settings.store_path),
             )
         )
-        started = asyncio.Event()
         log.info("the verifier loads its data", height=store.height)
-
-        async def serve_when_ready() -> None:
-            if settings.transport == "grpc":
-                # Else gRPC writes a line of its own to the log whenever the verifier is started.
-                os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-                from pol_abci.abci.grpc_server import serve_grpc  # noqa: PLC0415 (takes 11 MB)
-
-                await serve_grpc(application, settings.listen, ready=started)
-            else:
-                await started.wait()
-                await serve(application, settings.listen)
-
         await run_until_first_ends(
-            verifier.run(started),
-            serve_when_ready(),
+            verifier.run(),
+            _serve(application, settings),
             resubmit_tickets(replica, rpc),
             application.snapshot_taker.run(),
         )
+
+
+async def _serve(application: PolApplication, settings: AppSettings) -> None:
+    """Answer CometBFT from the start on: only calls about walks wait until the verifier is there.
+
+    It would try again after seconds, over gRPC after minutes, where nobody listens.
+    """
+    if settings.transport == "grpc":
+        # Else gRPC writes a line of its own to the log whenever the verifier is started.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        from pol_abci.abci.grpc_server import serve_grpc  # noqa: PLC0415 (takes 11 MB)
+
+        await serve_grpc(application, settings.listen)
+    else:
+        await serve(application, settings.listen)

@@ -110,20 +110,20 @@ class Verifier:
 
     # -- the process
 
-    async def run(self, started: asyncio.Event) -> None:
-        """Keep the process alive and fed until cancelled; `started` is set once it is ready.
+    async def run(self) -> None:
+        """Keep the process alive and fed until cancelled; what is asked before waits for it.
 
         Raises
         ------
         VerifierError
             The process refuses the task: its reason says what to do.
         """
-        await run_until_first_ends(self._keep_alive(started), self._feed(), self._measure())
+        await run_until_first_ends(self._keep_alive(), self._feed(), self._measure())
 
-    async def _keep_alive(self, started: asyncio.Event) -> None:
+    async def _keep_alive(self) -> None:
         failed_starts = 0
         while failed_starts < MAX_ATTEMPTS:
-            is_ready = await self._run_once(started)
+            is_ready = await self._run_once()
             failed_starts = 0 if is_ready else failed_starts + 1
             log.warning("the verifier has ended; starting it again")
             await asyncio.sleep(RESTART_DELAY_S)
@@ -132,7 +132,7 @@ class Verifier:
             "stands above in this log"
         )
 
-    async def _run_once(self, started: asyncio.Event) -> bool:
+    async def _run_once(self) -> bool:
         """Run one process to its end; whether it was ready for work at some time."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -146,7 +146,7 @@ class Verifier:
         try:
             self._send(self._configure)
             while (message := await self._receive(process)) is not None:
-                self._take(message, started)
+                self._take(message)
             return self.status.alive
         finally:
             self.status.alive = False
@@ -156,7 +156,7 @@ class Verifier:
                     process.kill()
             await process.wait()
 
-    def _take(self, message: FromVerifier, started: asyncio.Event) -> None:
+    def _take(self, message: FromVerifier) -> None:
         match message:
             case Refused():
                 raise VerifierError(message.reason)
@@ -164,7 +164,6 @@ class Verifier:
                 self.size_all = message.size_all
                 self.status.alive = True
                 self._resume()
-                started.set()
             case Done():
                 if message.steps:  # what walks nothing says nothing of the speed
                     self.status.steps += message.steps

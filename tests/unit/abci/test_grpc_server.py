@@ -47,12 +47,10 @@ class Client:
 
 @asynccontextmanager
 async def serving(
-    application: Application, address: str = ANY_PORT, ready: asyncio.Event | None = None
+    application: Application, address: str = ANY_PORT
 ) -> AsyncIterator[tuple[Client, asyncio.Task[None]]]:
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(
-        serve_grpc(application, address, on_listening=listening.set_result, ready=ready)
-    )
+    task = asyncio.create_task(serve_grpc(application, address, on_listening=listening.set_result))
     either: list[asyncio.Future[Any]] = [task, listening]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
@@ -97,16 +95,6 @@ async def test_a_chain_over_grpc(scheme: str, tmp_path: Path) -> None:
         assert (await ask("Query", pb.RequestQuery())).value == b"12"
         offered = await ask("OfferSnapshot", pb.RequestOfferSnapshot())
         assert offered.result == pb.ResponseOfferSnapshot.ABORT
-
-
-async def test_cometbft_connects_before_the_application_is_ready() -> None:
-    ready = asyncio.Event()
-    async with serving(CountingApp(Disk()), ready=ready) as (ask, _):
-        info = asyncio.create_task(ask("Info", pb.RequestInfo()))
-        assert (await ask("Echo", pb.RequestEcho(message="x"))).message == "x"
-        assert not info.done()
-        ready.set()
-        assert (await info).app_version == 1
 
 
 async def test_messages_larger_than_grpc_takes_by_default() -> None:

@@ -66,27 +66,27 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+def make_verifier(params: Params, device: str = "cpu") -> Verifier:
+    weights = load_digits_task().initial_weights
+    verifier = Verifier(Configure(CHAIN_ID, params, compute_root(weights), 1, device))
+    verifier.set_head(0, SEED, to_bytes(weights))
+    return verifier
+
+
 @asynccontextmanager
 async def run_verifier(
     params: Params | None = None, device: str = "cpu"
 ) -> AsyncIterator[Verifier]:
-    task = load_digits_task()
-    params = params or make_long_params()
-    root = compute_root(task.initial_weights)
-    verifier = Verifier(Configure(CHAIN_ID, params, root, 1, device))
-    verifier.set_head(0, SEED, to_bytes(task.initial_weights))
-    started = asyncio.Event()
-    running = asyncio.create_task(verifier.run(started))
-    waiting = asyncio.create_task(started.wait())
+    verifier = make_verifier(params or make_long_params(), device)
+    running = asyncio.create_task(verifier.run())
     try:
-        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await wait_until(lambda: verifier.status.alive or running.done())
         if running.done():
             running.result()
         yield verifier
     finally:
-        waiting.cancel()
         running.cancel()
-        await asyncio.gather(running, waiting, return_exceptions=True)
+        await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -105,6 +105,19 @@ async def test_true_and_false_walks_are_told_apart_and_weights_come_with_the_tru
         assert verifier.status.false == 1
         initial = await verifier.compute_initial_weights()
     assert initial == to_bytes(load_digits_task().initial_weights)
+
+
+async def test_what_is_asked_before_the_process_is_ready_waits_for_it() -> None:
+    claim = make_claim(1, 3)
+    verifier = make_verifier(make_long_params())
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(verifier.verify(claim))
+        verifier.enqueue(make_claim(2, 3), b"queued", Standing.UNKNOWN)
+        await asyncio.sleep(0)
+        running = tasks.create_task(verifier.run())
+        assert isinstance(await asking, TrueWalk)
+        await wait_until(lambda: verifier.status.walked == 2)
+        running.cancel()
 
 
 async def test_a_device_that_is_not_there_is_told_at_the_start() -> None:
@@ -284,7 +297,7 @@ async def test_the_dataset_is_looked_for_where_the_home_says(tmp_path: Path) -> 
     params = replace(params, task=replace(params.task, dataset="fashion-mnist"))
     verifier = Verifier(Configure(CHAIN_ID, params, bytes(32), 1, data_dir=tmp_path))
     with pytest.raises(VerifierError, match=str(tmp_path)):
-        await verifier.run(asyncio.Event())
+        await verifier.run()
 
 
 async def test_a_dataset_with_one_byte_changed_stops_the_start_in_words() -> None:
