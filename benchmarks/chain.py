@@ -24,7 +24,8 @@ import psutil
 from benchmarks.figures import Figure, main
 from pol_abci.cli.history import read_history
 from pol_abci.client.chain import ChainStatus, get_chain_status
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.home import load_home
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ import torch
 from benchmarks.figures import Figure, main
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.keys import AccountKey
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.client.transactions import build_proof
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import Head, load_task

@@ -37,7 +37,8 @@ from benchmarks.transfers import SENDERS, Transfers, make_home, note
 from pol_abci.cli.history import read_history
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.keys import AccountKey
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

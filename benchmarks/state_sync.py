@@ -29,7 +29,8 @@ import tomlkit
 from benchmarks.figures import Figure, main
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.keys import AccountKey
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.client.transactions import build_transfer
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.home import SETTINGS_FILE

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.figures import Figure, main
 from pol_abci.client.keys import KeyFile
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.client.transactions import build_transfer
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import to_bytes

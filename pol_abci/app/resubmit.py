@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pol_abci.client.rpc import NodeUnreachable, RpcError
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 
 if TYPE_CHECKING:
     from pol_abci.app.replica import Replica

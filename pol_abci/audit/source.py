@@ -10,7 +10,8 @@ from anyio.from_thread import start_blocking_portal
 
 from pol_abci.audit.folder import ChainGenesis
 from pol_abci.client.blocks import get_commit, get_full_block, get_last_height
-from pol_abci.client.rpc import RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import RpcError
 from pol_abci.rules.genesis import parse_genesis
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pol_abci.app.standstill import PATIENCE_INTERVALS
 
 if TYPE_CHECKING:
+    from pol_abci.client.answers import NodeStatus, RoundState
     from pol_abci.client.chain import ChainStatus
-    from pol_abci.client.rpc import NodeStatus, RoundState
 
 NOT_BEGUN = "no block is committed yet"
 

@@ -21,14 +21,15 @@ from pol_abci.cli.pace import PACE_WINDOW
 from pol_abci.cli.standstill import NOT_BEGUN, explain_round, explain_standstill, is_frozen
 from pol_abci.cli.words import format_seconds
 from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError, UnexpectedAnswer
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError, UnexpectedAnswer
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pol_abci.client.answers import NodeStatus
     from pol_abci.client.chain import ChainStatus
-    from pol_abci.client.rpc import NodeStatus
     from pol_abci.rules.codec import GenerationRecord
 
 

@@ -34,7 +34,8 @@ from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, hold_signals, run_until_stopped
 from pol_abci.cli.testnet_observer import NodeObserver, find_fork
 from pol_abci.cli.testnet_view import TestnetNarrator, TestnetSnapshot, TestnetView
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
 from pol_abci.node.presets import load_preset

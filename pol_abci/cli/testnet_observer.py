@@ -16,8 +16,9 @@ from pol_abci.rules.errors import PolError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pol_abci.client.answers import AbciInfo
     from pol_abci.client.chain import ChainStatus
-    from pol_abci.client.rpc import AbciInfo, RpcClient
+    from pol_abci.client.rpc import RpcClient
     from pol_abci.node.supervisor import Child
 
 MAX_HASHES = 100

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.client.rpc import BlockPruned, UnexpectedAnswer
+from pol_abci.client.rpc_errors import BlockPruned, UnexpectedAnswer
 from pol_abci.client.tx_index import search_txs
 from pol_abci.rules.codec import decode_tx
 from pol_abci.rules.errors import InvalidTx

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.client.rpc import UnexpectedAnswer
+from pol_abci.client.rpc_errors import UnexpectedAnswer
 
 if TYPE_CHECKING:
-    from pol_abci.client.rpc import Reading, RpcClient
+    from pol_abci.client.reading import Reading
+    from pol_abci.client.rpc import RpcClient
 
 LIGHT_CLIENT_ATTACK = "tendermint/LightClientAttackEvidence"
 DUPLICATE_VOTE = "tendermint/DuplicateVoteEvidence"

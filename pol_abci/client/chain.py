@@ -10,14 +10,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pol_abci.client.rpc import RpcError, UnexpectedAnswer
+from pol_abci.client.rpc_errors import RpcError, UnexpectedAnswer
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.errors import CODE_OK, MalformedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pol_abci.client.rpc import QueryAnswer, RpcClient
+    from pol_abci.client.answers import QueryAnswer
+    from pol_abci.client.rpc import RpcClient
 
 STATUS_PATH = "/status"
 HISTORY_PATH = "/history"

@@ -19,14 +19,10 @@ from typing import TYPE_CHECKING, Any
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from pol_abci.client.rpc import (
-    BlockHeader,
-    RpcError,
-    UnexpectedAnswer,
-    parse_header,
-    parse_node_url,
-    unwrap,
-)
+from pol_abci.client.answers import BlockHeader
+from pol_abci.client.reading import parse_header, unwrap
+from pol_abci.client.rpc import parse_node_url
+from pol_abci.client.rpc_errors import RpcError, UnexpectedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import check_answer
-from pol_abci.client.rpc import UnexpectedAnswer
+from pol_abci.client.rpc_errors import UnexpectedAnswer
 from pol_abci.rules import keys
 from pol_abci.rules.address import compute_consensus_address
 from pol_abci.rules.codec import Account, Head, Liveness, Reward, ValidatorSet

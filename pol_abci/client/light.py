@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from pol_abci.client.chain import ChainNotBegun, check_answer
-from pol_abci.client.rpc import RpcError
+from pol_abci.client.rpc_errors import RpcError
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
 from pol_abci.rules.errors import MalformedRecord
@@ -31,7 +31,8 @@ from pol_abci.rules.merkle import (
 from pol_abci.rules.merkle_proofs import InvalidProof, verify_chunk, verify_state
 
 if TYPE_CHECKING:
-    from pol_abci.client.rpc import BlockHeader, QueryAnswer, RpcClient
+    from pol_abci.client.answers import BlockHeader, QueryAnswer
+    from pol_abci.client.rpc import RpcClient
     from pol_abci.rules.params import Address
 
 RecordType = TypeVar("RecordType", Head, Account)

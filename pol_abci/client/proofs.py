@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from pol_abci.client.rpc import RpcError
+from pol_abci.client.rpc_errors import RpcError
 from pol_abci.rules.codec import ProofMessage, decode_tx
 from pol_abci.rules.errors import InvalidTx
 

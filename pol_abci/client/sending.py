@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import check_answer
 from pol_abci.client.refusals import explain_refusal
-from pol_abci.client.rpc import NodeUnreachable, RpcError, TxInCache, UnexpectedAnswer
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError, TxInCache, UnexpectedAnswer
 from pol_abci.client.tx_index import IndexDisabled, find_tx
 from pol_abci.rules.codec import Account
 from pol_abci.rules.errors import CODE_OK, InvalidSequence, MalformedRecord, PolError

@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.client.rpc import RpcError
+from pol_abci.client.rpc_errors import RpcError
 
 if TYPE_CHECKING:
-    from pol_abci.client.rpc import Reading, RpcClient
+    from pol_abci.client.reading import Reading
+    from pol_abci.client.rpc import RpcClient
 
 MAX_PER_PAGE = 100
 """What CometBFT gives at once."""

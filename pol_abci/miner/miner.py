@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pol_abci.client.answers import BlockHeader
 from pol_abci.client.events import Connected, Disconnected, follow_blocks
 from pol_abci.client.keys import format_amount
 from pol_abci.client.light import LightClient
-from pol_abci.client.rpc import BlockHeader, NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.learning.golden import check_golden_walk
 from pol_abci.learning.machine import open_device
 from pol_abci.learning.scheme import get_scheme

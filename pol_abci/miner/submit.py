@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pol_abci.client.refusals import explain_refusal
-from pol_abci.client.rpc import NodeUnreachable, RpcError, TxInCache
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError, TxInCache
 from pol_abci.client.transactions import build_proof
 from pol_abci.rules import errors
 from pol_abci.rules.scheme import get_scheme

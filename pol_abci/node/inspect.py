@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pol_abci.client.blocks import get_last_height
-from pol_abci.client.rpc import NodeUnreachable, RpcClient
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable
 from pol_abci.node.supervisor import ChildCommand, Supervisor
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import get_history
-from pol_abci.client.rpc import NodeUnreachable, RpcError
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from tests.e2e.quick_home import (
     APP,
     COMETBFT,

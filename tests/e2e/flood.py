@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.keys import AccountKey
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.client.transactions import build_proof, build_transfer
 from pol_abci.rules.errors import StaleProof
 from pol_abci.rules.params import MAX_TX_BYTES, Address, Amount

@@ -26,7 +26,8 @@ from pol_abci.cli.testnet_observer import NodeObserver, find_fork
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.holdings import get_standing
 from pol_abci.client.keys import KeyFile
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
 from pol_abci.node.home import Home, get_cometbft_folder, load_home
@@ -50,9 +51,9 @@ from tests.e2e.quick_home import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+    from pol_abci.client.answers import Block, NodeStatus
     from pol_abci.client.chain import ChainStatus
     from pol_abci.client.holdings import Standing
-    from pol_abci.client.rpc import Block, NodeStatus
     from pol_abci.node.supervisor import ChildCommand
     from pol_abci.rules.params import Address, Params
     from tests.e2e.relay import Relays

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pol_abci.client.keys import KeyFile
-from pol_abci.client.rpc import NodeUnreachable, RpcError
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.client.transactions import build_transfer
 from pol_abci.client.tx_index import find_tx
 from pol_abci.rules.errors import CODE_OK

@@ -17,7 +17,7 @@ from unittest import mock
 import tomlkit
 
 from pol_abci.client.chain import ChainStatus, get_chain_status
-from pol_abci.client.rpc import NodeUnreachable, RpcClient, RpcError
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.home import load_home, write_settings
 from pol_abci.node.init import create_home
@@ -32,6 +32,7 @@ from pol_abci.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from pol_abci.client.rpc import RpcClient
     from pol_abci.node.home import Home
     from pol_abci.node.presets import Preset
     from pol_abci.rules.params import Params

@@ -10,7 +10,8 @@ import pytest
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.light import LightClient
-from pol_abci.client.rpc import RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import RpcError
 from pol_abci.client.transactions import build_transfer
 from pol_abci.rules import errors
 from pol_abci.rules.params import Amount

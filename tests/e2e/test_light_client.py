@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.client.keys import AccountKey
-from pol_abci.client.rpc import NodeUnreachable, QueryAnswer, RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
@@ -24,6 +25,8 @@ from tests.e2e.quick_home import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pol_abci.client.answers import QueryAnswer
 
 pytestmark = pytest.mark.e2e
 

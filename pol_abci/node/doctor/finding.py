@@ -13,8 +13,8 @@ from pol_abci.rules.errors import PolError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pol_abci.client.answers import NodeStatus
     from pol_abci.client.chain import ChainStatus
-    from pol_abci.client.rpc import NodeStatus
     from pol_abci.node.home import Home
 
 Verdict = Literal["ok", "warning", "fault"]

@@ -8,8 +8,8 @@ import pytest
 
 from pol_abci.app.standstill import PATIENCE_INTERVALS
 from pol_abci.cli.standstill import explain_round, explain_standstill, is_frozen
+from pol_abci.client.answers import NodeStatus, RoundState
 from pol_abci.client.chain import ChainStatus, TicketsStatus, VerifierStatus
-from pol_abci.client.rpc import NodeStatus, RoundState
 
 CHAIN = ChainStatus(
     chain_id="c",

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from pol_abci.client.chain import ChainNotBegun, get_chain_status, get_history
-from pol_abci.client.rpc import RpcClient, RpcError, UnexpectedAnswer
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import RpcError, UnexpectedAnswer
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.params import Address
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.asyncio.server import serve
 
+from pol_abci.client.answers import BlockHeader
 from pol_abci.client.events import Connected, Disconnected, Patience, follow_blocks
-from pol_abci.client.rpc import BlockHeader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

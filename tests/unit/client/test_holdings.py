@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pol_abci.client.holdings import get_standing
-from pol_abci.client.rpc import UnexpectedAnswer
+from pol_abci.client.rpc_errors import UnexpectedAnswer
 from tests.unit.client.fake_ledger import FakeLedger, key_of
 from tests.unit.rules import build_chain as make
 

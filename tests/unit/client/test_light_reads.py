@@ -9,7 +9,8 @@ import pytest
 
 from pol_abci.client.chain import ChainNotBegun
 from pol_abci.client.light import LightClient, ProvenValue
-from pol_abci.client.rpc import RpcClient, RpcError
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import RpcError
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
 from pol_abci.rules.merkle import (

@@ -11,17 +11,16 @@ import httpx
 import pytest
 
 from pol_abci.client import rpc as rpc_module
-from pol_abci.client.rpc import (
+from pol_abci.client.answers import RoundState
+from pol_abci.client.reading import parse_time_ms
+from pol_abci.client.rpc import RpcClient, parse_node_url
+from pol_abci.client.rpc_errors import (
     BlockPruned,
     InvalidNodeUrl,
     NodeUnreachable,
-    RoundState,
-    RpcClient,
     RpcError,
     TxInCache,
     UnexpectedAnswer,
-    parse_node_url,
-    parse_time_ms,
 )
 
 if TYPE_CHECKING:

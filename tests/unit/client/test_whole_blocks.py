@@ -19,7 +19,8 @@ from pol_abci.audit.comet import (
     compute_validators_hash,
 )
 from pol_abci.client.blocks import get_commit, get_full_block
-from pol_abci.client.rpc import RpcClient, UnexpectedAnswer
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import UnexpectedAnswer
 
 RECORDED = json.loads((Path(__file__).parent / "block_of_cometbft.json").read_text())
 CHAIN_ID = "pol-e2e"

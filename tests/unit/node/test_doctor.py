@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pol_abci.cli import main
-from pol_abci.client.rpc import NodeStatus
+from pol_abci.client.answers import NodeStatus
 from pol_abci.learning import golden
 from pol_abci.node import doctor
 from pol_abci.node.binary import ENVIRONMENT_VARIABLE, find_cometbft, get_release

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from pol_abci.client.rpc import RpcClient, UnexpectedAnswer
+from pol_abci.client.rpc import RpcClient
+from pol_abci.client.rpc_errors import UnexpectedAnswer
 from pol_abci.node import joining
 from pol_abci.node.joining import Introduction, JoiningError, StateSync, ask_nodes
 from pol_abci.rules.errors import GenesisError
