@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MINERS = (0, 1, 2)
 SHORTEST_S, LONGEST_S = 1.0, 8.0
 """How long nodes stand still or are parted."""
+RECOVERY_S = 30.0
+"""From a fault's end to the chain's next block, at most."""
 REPORT_S = 60.0
 MEASURED = ("app", "verifier")
 
@@ -54,6 +56,8 @@ async def soak_network(path: Path, choose: random.Random, *, minutes: float) -> 
         f"{len(siege.payments.committed)} payments reported committed, each in its block, once; "
         f"all coins counted"
     )
+    slow = [name for name, each in siege.recoveries.items() if max(each.block_s) > RECOVERY_S]
+    assert not slow, f"the chain took more than {RECOVERY_S:.0f} s to go on after: {slow}"
 
 
 def list_faults(siege: Siege) -> list[Callable[[], Awaitable[None]]]:
