@@ -32,8 +32,9 @@ from pol_abci.client.transactions import build_proof
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import Head, load_task
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import compute_node_id, read_genesis_document
+from pol_abci.node.genesis_document import read_genesis_document
 from pol_abci.node.init import create_home, join_chain
+from pol_abci.node.layout import compute_node_id
 from pol_abci.node.presets import Preset, load_preset
 from pol_abci.rules.params import SCORE_UNIT, PaperParams
 

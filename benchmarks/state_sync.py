@@ -33,9 +33,9 @@ from pol_abci.client.rpc import RpcClient
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.client.transactions import build_transfer
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import SETTINGS_FILE
 from pol_abci.node.init import create_home, join_chain
 from pol_abci.node.joining import ask_nodes
+from pol_abci.node.layout import SETTINGS_FILE
 from pol_abci.node.presets import load_preset
 from pol_abci.rules.params import Address, Amount
 

@@ -29,8 +29,9 @@ from benchmarks.load import HttpLine, Line, WebSocketLine, measure_rate
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.transactions import build_transfer
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import Home, load_home, write_settings
+from pol_abci.node.home import Home, load_home
 from pol_abci.node.init import create_home
+from pol_abci.node.settings import write_settings
 from pol_abci.rules.genesis import GenesisAccount, compute_genesis_digest, genesis_to_json
 from pol_abci.rules.params import Amount
 from pol_abci.rules.signing import authenticate

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pol_abci.cli.commands import DEFAULT_HOME, json_option, print_json
 from pol_abci.node.doctor import Finding, examine
-from pol_abci.node.home import SETTINGS_FILE
+from pol_abci.node.layout import SETTINGS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

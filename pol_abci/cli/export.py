@@ -22,7 +22,8 @@ from pol_abci.cli.commands import (
 from pol_abci.cli.plot import load_history
 from pol_abci.cli.replay import open_blocks
 from pol_abci.cli.words import format_share
-from pol_abci.node.home import load_home, read_genesis_document
+from pol_abci.node.genesis_document import read_genesis_document
+from pol_abci.node.home import load_home
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:

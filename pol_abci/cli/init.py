@@ -22,7 +22,8 @@ from pol_abci.cli.stopping import hold_signals
 from pol_abci.cli.words import format_bits
 from pol_abci.client.keys import KeyFile, format_address
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS, read_genesis_document
+from pol_abci.node.genesis_document import read_genesis_document
+from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS
 from pol_abci.node.presets import load_preset
 from pol_abci.rules.params import PaperParams
 

@@ -10,7 +10,8 @@ import click
 
 from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import RpcClient
-from pol_abci.node.home import SETTINGS_FILE, HomeError, load_home
+from pol_abci.node.home import load_home
+from pol_abci.node.layout import SETTINGS_FILE, HomeError
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import parse_genesis
 

@@ -21,7 +21,8 @@ from pol_abci.cli.commands import (
 from pol_abci.cli.node_choice import NodeChoice, node_option
 from pol_abci.cli.replay_view import ReplayView
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import check_chain_id, load_home, read_genesis_document
+from pol_abci.node.genesis_document import read_genesis_document
+from pol_abci.node.home import check_chain_id, load_home
 from pol_abci.node.supervisor import HomeInUse, PortInUse
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest

@@ -19,7 +19,8 @@ from pol_abci.cli.commands import (
 )
 from pol_abci.cli.logs import configure_logs, log_format_option, log_level_option
 from pol_abci.cli.stopping import exit_after, run_until_stopped
-from pol_abci.node.home import load_home, read_genesis_document
+from pol_abci.node.genesis_document import read_genesis_document
+from pol_abci.node.home import load_home
 
 if TYPE_CHECKING:
     from pathlib import Path

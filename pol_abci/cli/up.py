@@ -39,7 +39,8 @@ from pol_abci.client.keys import KeyFile
 from pol_abci.client.rpc import RpcClient
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
-from pol_abci.node.home import SETTINGS_FILE, Home, load_home
+from pol_abci.node.home import Home, load_home
+from pol_abci.node.layout import SETTINGS_FILE
 from pol_abci.node.presets import load_preset
 from pol_abci.node.supervisor import Supervisor
 

@@ -22,7 +22,7 @@ from pol_abci.cli.wallet import (
 from pol_abci.client.holdings import get_standing
 from pol_abci.client.keys import format_address, load_consensus_seed
 from pol_abci.client.transactions import build_register_validator, build_unjail
-from pol_abci.node.home import get_consensus_key_file
+from pol_abci.node.layout import get_consensus_key_file
 from pol_abci.rules.address import compute_consensus_address
 from pol_abci.rules.errors import PolError
 

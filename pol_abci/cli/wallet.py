@@ -17,7 +17,7 @@ from pol_abci.cli.passphrase import has_terminal, load_key, passphrase_file_opti
 from pol_abci.client.bill import compute_bill
 from pol_abci.client.keys import KeyFile, format_amount, parse_address, parse_amount
 from pol_abci.client.sending import send_tx, wait_committed
-from pol_abci.node.home import get_account_file
+from pol_abci.node.layout import get_account_file
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ import zstandard
 
 from pol_abci.client.private_files import sync_folder
 from pol_abci.node.building import build_home, make_cometbft_files
-from pol_abci.node.home import (
+from pol_abci.node.home import load_home
+from pol_abci.node.layout import (
     SETTINGS_FILE,
     get_account_file,
     get_cometbft_folder,
@@ -36,7 +37,6 @@ from pol_abci.node.home import (
     get_node_key_file,
     get_signing_state_file,
     get_store_folder,
-    load_home,
 )
 from pol_abci.node.supervisor import lock_home
 from pol_abci.rules.errors import PolError

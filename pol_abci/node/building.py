@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pol_abci.node.home import HomeError
+from pol_abci.node.layout import HomeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pol_abci.client.sealing import PASSPHRASE_VARIABLE
-from pol_abci.node.home import get_account_file, get_cometbft_folder
+from pol_abci.node.layout import get_account_file, get_cometbft_folder
 from pol_abci.node.supervisor import ChildCommand
 
 if TYPE_CHECKING:

@@ -8,75 +8,34 @@ from __future__ import annotations
 
 import base64
 import json
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import tomlkit
-
 from pol_abci.client.keys import AccountKey
-from pol_abci.learning.calibrate import measure_steps_per_second
 from pol_abci.learning.datasets import compute_digest, load_dataset
-from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
-from pol_abci.node.building import build_home, make_cometbft_files
-from pol_abci.node.home import (
-    P2P_PORT,
-    RPC_PORT,
-    TRANSPORTS,
-    GenesisDocument,
-    Home,
-    HomeError,
-    Settings,
-    check_chain_id,
-    compute_node_id,
-    get_account_file,
-    get_cometbft_folder,
-    get_genesis_file,
-    load_home,
-    write_settings,
-)
-from pol_abci.node.presets import Preset, find_preset, load_preset
-from pol_abci.rules.address import compute_consensus_address
-from pol_abci.rules.genesis import (
-    Genesis,
-    GenesisAccount,
-    compute_genesis_digest,
-    genesis_to_json,
-)
-from pol_abci.rules.params import (
-    MAX_DIFFICULTY,
-    PROTOCOL_VERSION,
-    SCORE_UNIT,
-    Amount,
-    Params,
-)
-from pol_abci.rules.scheme import get_scheme as get_rules
+from pol_abci.node.building import build_home
+from pol_abci.node.cometbft_setup import LISTEN, change_config, init_cometbft
+from pol_abci.node.founding import compose_genesis, fit_to_machine
+from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS, Home, check_chain_id, load_home
+from pol_abci.node.layout import HomeError, compute_node_id, get_account_file, get_genesis_file
+from pol_abci.node.presets import find_preset, load_preset
+from pol_abci.node.settings import Settings, write_settings
+from pol_abci.rules.genesis import Genesis, GenesisAccount, compute_genesis_digest
+from pol_abci.rules.params import Amount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pol_abci.learning.task import Task
+    from pol_abci.node.genesis_document import GenesisDocument
     from pol_abci.node.joining import StateSync
 
 INITIAL_BALANCE = Amount(1_000 * 10**6)
 """Of the first validator: what pays the smallest fee a million times at 1,000 units, so that
 transfers and new validators need not wait for the first rewards to mature. 20 rewards' worth."""
-MEASURE_S = 3.0
-BLOCK_OVERHEAD_BYTES = 2**18
-"""Room in a block beside the longest transaction; one full of transfers is executed in seconds."""
-MIN_BODY_BYTES = 1_000_000
-"""CometBFT's own limit of a request to its RPC."""
-MAX_EVIDENCE_BYTES = 65_536
 VERIFIER_THREADS = 1
-LISTEN = "unix://app.sock"
-"""Where the app listens, relative to the home: a longer name may not fit into a socket's."""
-PROXY_APPS = {"socket": LISTEN, "grpc": f"passthrough:///{LISTEN}"}
-"""What CometBFT dials then: gRPC's own resolver knows no relative path."""
-
-_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +130,7 @@ def found_chain(
         raise HomeError(f"a chain of preset {preset} has room for {room} validators, not more")
     accounts = []
     for seat in seats:
-        _init_cometbft(
+        init_cometbft(
             seat.folder,
             cometbft,
             chosen,
@@ -185,12 +144,12 @@ def found_chain(
     task = load_task(chosen.params, None, chain_id, data_dir, device)
     slots = shares.slots // len(seats)
     genesis = Genesis(
-        params=_fit_to_machine(task, difficulty_bits, report),
+        params=fit_to_machine(task, difficulty_bits, report),
         accounts=tuple(accounts),
         ring=tuple((account.address, slots) for account in accounts),
         weights_root=compute_root(task.initial_weights),
     )
-    document = _compose_genesis(_read_json(get_genesis_file(seats[0].folder)), chain_id, genesis)
+    document = compose_genesis(_read_json(get_genesis_file(seats[0].folder)), chain_id, genesis)
     for seat in seats:
         _write_json(get_genesis_file(seat.folder), document)
         _finish(
@@ -234,7 +193,7 @@ def join_chain(
     chosen = find_preset(genesis.params)
     load_task(genesis.params, genesis.weights_root, document.chain_id, data_dir, device)
     with build_home(path) as folder:
-        _init_cometbft(
+        init_cometbft(
             folder,
             cometbft,
             chosen,
@@ -251,119 +210,6 @@ def join_chain(
         )
     report(f"Checked data and first weights of {document.chain_id} against its genesis.")
     return load_home(path)
-
-
-def compute_first_difficulty(steps_per_second: float, params: Params) -> int:
-    """Return d_0 in 1/65,536 bit for a chain whose miners do so many steps; protocol section 2."""
-    steps = max(1.0, steps_per_second * params.difficulty.target_interval_ms / 1_000)
-    return max(0, _round_bits(math.log2(steps) + get_scheme(params).EQUILIBRIUM_BITS))
-
-
-def compute_max_body_bytes(max_tx_bytes: int) -> int:
-    """Return the longest request that a node's RPC takes: a transaction in base64, and room."""
-    return max(MIN_BODY_BYTES, -(-max_tx_bytes // 3) * 4 + BLOCK_OVERHEAD_BYTES)
-
-
-def compose_consensus_params(params: Params) -> dict[str, Any]:
-    """Return CometBFT's consensus_params for a chain of these parameters."""
-    maturity = params.ledger.maturity_generations
-    max_block_bytes = get_rules(params).max_tx_bytes + BLOCK_OVERHEAD_BYTES
-    age_ns = maturity * params.difficulty.target_interval_ms * 10**6
-    return {
-        "block": {"max_bytes": str(max_block_bytes), "max_gas": "-1"},
-        "evidence": {
-            # Evidence is too old when both are exceeded; heartbeats make four blocks an interval.
-            "max_age_num_blocks": str(4 * maturity),
-            "max_age_duration": str(age_ns),
-            "max_bytes": str(MAX_EVIDENCE_BYTES),
-        },
-        "validator": {"pub_key_types": ["ed25519"]},
-        "version": {"app": str(PROTOCOL_VERSION)},
-        "abci": {"vote_extensions_enable_height": "0"},
-    }
-
-
-def _init_cometbft(
-    folder: Path,
-    cometbft: Path,
-    preset: Preset,
-    *,
-    rpc_port: int,
-    p2p_port: int,
-    transport: str,
-    peers: str = "",
-    state_sync: StateSync | None = None,
-) -> None:
-    """Let CometBFT make its keys and files, then set what the preset and the caller change."""
-    for flag, port in (("--rpc-port", rpc_port), ("--p2p-port", p2p_port)):
-        if not 1 <= port <= _MAX_PORT:
-            raise HomeError(f"{flag} {port}: ports are between 1 and {_MAX_PORT}")
-    if rpc_port == p2p_port:
-        raise HomeError(f"--rpc-port and --p2p-port are both {rpc_port}; choose two ports")
-    make_cometbft_files(get_cometbft_folder(folder), cometbft)
-    max_tx_bytes = get_rules(preset.params).max_tx_bytes
-    _change_config(
-        folder,
-        preset.config,
-        {
-            "abci": transport,
-            "proxy_app": PROXY_APPS[transport],
-            "mempool": {"max_tx_bytes": max_tx_bytes},
-            "rpc": {
-                "laddr": f"tcp://127.0.0.1:{rpc_port}",
-                "max_body_bytes": compute_max_body_bytes(max_tx_bytes),
-            },
-            "p2p": {"laddr": f"tcp://0.0.0.0:{p2p_port}", "persistent_peers": peers},
-        },
-        {} if state_sync is None else {"statesync": state_sync.compose_config()},
-    )
-
-
-def _change_config(folder: Path, *changes: dict[str, Any]) -> None:
-    """Set values in the configuration of a home's CometBFT, one set after the other."""
-    file = get_cometbft_folder(folder) / "config" / "config.toml"
-    config = tomlkit.parse(file.read_text(encoding="utf-8"))
-    for values in changes:
-        _override(config, values, file)
-    file.write_text(tomlkit.dumps(config), encoding="utf-8")
-
-
-def _override(config: Any, values: dict[str, Any], file: Path) -> None:
-    """Set values in a TOML document, comments and order kept. Every key must be there already."""
-    for key, value in values.items():
-        if key not in config:
-            raise HomeError(f"this CometBFT wrote a {file.name} without {key}; it is a wrong one")
-        if isinstance(value, dict):
-            _override(config[key], value, file)
-        else:
-            config[key] = value
-
-
-def _fit_to_machine(
-    task: Task, difficulty_bits: float | None, report: Callable[[str], None]
-) -> Params:
-    """Return the task's parameters with the first difficulty."""
-    params = task.params
-    if difficulty_bits is None:
-        rate = measure_steps_per_second(task, MEASURE_S)
-        first = compute_first_difficulty(rate, params)
-        report(
-            f"This machine does {rate:,.0f} steps a second: "
-            f"the first difficulty is {first / SCORE_UNIT:.2f} bits."
-        )
-    else:
-        first = _round_bits(difficulty_bits)
-    if not 0 <= first <= MAX_DIFFICULTY:
-        raise HomeError(
-            f"a first difficulty lies between 0 and {MAX_DIFFICULTY // SCORE_UNIT} bits"
-        )
-    difficulty = replace(params.difficulty, first=first)
-    return replace(params, difficulty=difficulty)
-
-
-def _round_bits(bits: float) -> int:
-    """Return bits in 1/65,536."""
-    return round(bits * SCORE_UNIT)
 
 
 def _make_account(folder: Path) -> GenesisAccount:
@@ -383,35 +229,7 @@ def _introduce(seats: Sequence[Seat]) -> None:
     peers = [f"{compute_node_id(seat.folder)}@{seat.host}:{seat.p2p_port}" for seat in seats]
     for seat, own in zip(seats, peers, strict=True):
         others = ",".join(peer for peer in peers if peer != own)
-        _change_config(seat.folder, {"p2p": {"persistent_peers": others}})
-
-
-def _compose_genesis(document: dict[str, Any], chain_id: str, genesis: Genesis) -> dict[str, Any]:
-    """Complete a genesis that CometBFT wrote, with its time, for the chain's validators."""
-    document["chain_id"] = chain_id
-    document["initial_height"] = "1"
-    document["consensus_params"] = compose_consensus_params(genesis.params)
-    powers = dict(genesis.ring)
-    document["validators"] = [
-        _compose_validator(account.consensus_key, powers[account.address])
-        for account in genesis.accounts
-        if account.consensus_key is not None
-    ]
-    document["app_state"] = genesis_to_json(genesis)
-    return document
-
-
-def _compose_validator(consensus_key: bytes, power: int) -> dict[str, Any]:
-    """Return CometBFT's line of a genesis validator, with the power that InitChain answers."""
-    return {
-        "address": compute_consensus_address(consensus_key).hex().upper(),
-        "pub_key": {
-            "type": "tendermint/PubKeyEd25519",
-            "value": base64.b64encode(consensus_key).decode(),
-        },
-        "power": str(power),
-        "name": "",
-    }
+        change_config(seat.folder, {"p2p": {"persistent_peers": others}})
 
 
 def _finish(

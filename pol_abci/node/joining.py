@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pol_abci.client.chain import get_chain_status
 from pol_abci.client.rpc import RpcClient
-from pol_abci.node.home import GenesisDocument, parse_genesis_document
+from pol_abci.node.genesis_document import GenesisDocument, parse_genesis_document
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:

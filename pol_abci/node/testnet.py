@@ -13,7 +13,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pol_abci.node.building import build_home
-from pol_abci.node.home import P2P_PORT, SETTINGS_FILE, Home, HomeError, load_home
+from pol_abci.node.home import P2P_PORT, Home, load_home
+from pol_abci.node.layout import SETTINGS_FILE, HomeError
 from pol_abci.node.supervisor import check_port
 
 if TYPE_CHECKING:

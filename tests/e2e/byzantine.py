@@ -20,8 +20,8 @@ from pol_abci.app.application import PolApplication
 from pol_abci.cli import main
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.transactions import build_proof, build_transfer
-from pol_abci.node.home import get_account_file
 from pol_abci.node.init import INITIAL_BALANCE
+from pol_abci.node.layout import get_account_file
 from pol_abci.rules.errors import (
     FalseProof,
     InsufficientFunds,

@@ -30,7 +30,8 @@ from pol_abci.client.rpc import RpcClient
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
-from pol_abci.node.home import Home, get_cometbft_folder, load_home
+from pol_abci.node.home import Home, load_home
+from pol_abci.node.layout import get_cometbft_folder
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
 from pol_abci.rules.codec import Account

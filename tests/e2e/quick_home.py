@@ -19,9 +19,10 @@ import tomlkit
 from pol_abci.client.chain import ChainStatus, get_chain_status
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import load_home, write_settings
+from pol_abci.node.home import load_home
 from pol_abci.node.init import create_home
 from pol_abci.node.presets import load_preset
+from pol_abci.node.settings import write_settings
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.rules.ledger import compute_supply_gap

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pol_abci.app.tasks import run_until_first_ends
-from pol_abci.node.home import compute_node_id
+from pol_abci.node.layout import compute_node_id
 from tests.e2e.quick_home import change_config, get_p2p_port
 
 if TYPE_CHECKING:

@@ -13,15 +13,10 @@ from nacl.signing import SigningKey
 from pol_abci.client.keys import AccountKey, format_address, load_consensus_seed
 from pol_abci.client.rpc import RpcClient
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import get_cometbft_folder, get_consensus_key_file
 from pol_abci.node.init import INITIAL_BALANCE
+from pol_abci.node.layout import get_cometbft_folder, get_consensus_key_file
 from pol_abci.rules.address import compute_consensus_address
-from tests.e2e.quick_home import (
-    make_quick_home,
-    run_program,
-    stop_program,
-    wait_for_generation,
-)
+from tests.e2e.quick_home import make_quick_home, run_program, stop_program, wait_for_generation
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.client.rpc import RpcClient
-from pol_abci.node.home import compute_node_id, load_home
+from pol_abci.node.home import load_home
+from pol_abci.node.layout import compute_node_id
 from tests.e2e.faults import read_generations
 from tests.e2e.quick_home import (
     change_config,

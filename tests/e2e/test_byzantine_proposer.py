@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.client.keys import AccountKey, load_consensus_seed
-from pol_abci.node.home import get_consensus_key_file
+from pol_abci.node.layout import get_consensus_key_file
 from pol_abci.rules.address import compute_consensus_address
 from tests.e2e import byzantine
 from tests.e2e.byzantine import ATTACKS, EXCEED

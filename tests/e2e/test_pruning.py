@@ -12,7 +12,7 @@ import pytest
 from pol_abci.client.rpc import RpcClient
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import SETTINGS_FILE
+from pol_abci.node.layout import SETTINGS_FILE
 from tests.e2e.quick_home import (
     make_quick_home,
     read_chain,

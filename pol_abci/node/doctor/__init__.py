@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from pol_abci.node.doctor import home as of_home
 from pol_abci.node.doctor import machine as of_machine
 from pol_abci.node.doctor.finding import Finding, Patient, fault
-from pol_abci.node.home import SETTINGS_FILE, load_home
+from pol_abci.node.home import load_home
+from pol_abci.node.layout import SETTINGS_FILE
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:

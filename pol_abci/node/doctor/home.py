@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pol_abci.client.keys import KeyFile, load_consensus_seed
 from pol_abci.node.binary import get_release
 from pol_abci.node.doctor.finding import Finding, Patient, fault, ok, warning
-from pol_abci.node.home import compute_node_id, get_account_file, get_cometbft_folder
+from pol_abci.node.layout import compute_node_id, get_account_file, get_cometbft_folder
 from pol_abci.node.supervisor import HomeInUse, PortInUse
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest

@@ -15,7 +15,7 @@ from pol_abci.cli import main, node_choice, wallet
 from pol_abci.client import sending
 from pol_abci.client.keys import format_address
 from pol_abci.client.transactions import build_transfer
-from pol_abci.node.home import SETTINGS_FILE, get_account_file, get_consensus_key_file
+from pol_abci.node.layout import SETTINGS_FILE, get_account_file, get_consensus_key_file
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head, Liveness, Reward
 from pol_abci.rules.ledger import get_account

@@ -14,16 +14,12 @@ from click.testing import CliRunner, Result
 
 from pol_abci.cli import commands, main
 from pol_abci.client.keys import AccountKey
-from pol_abci.node.home import Settings, get_cometbft_folder, get_genesis_file, write_settings
+from pol_abci.node.layout import get_cometbft_folder, get_genesis_file
 from pol_abci.node.presets import load_preset
+from pol_abci.node.settings import Settings, write_settings
 from pol_abci.rules.codec import GenerationRecord
 from pol_abci.rules.errors import PolError
-from pol_abci.rules.genesis import (
-    Genesis,
-    GenesisAccount,
-    compute_genesis_digest,
-    genesis_to_json,
-)
+from pol_abci.rules.genesis import Genesis, GenesisAccount, compute_genesis_digest, genesis_to_json
 from pol_abci.rules.params import PROTOCOL_VERSION, Address, Amount
 from pol_abci.store.store import Store
 

@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 
 from pol_abci.cli import main
 from pol_abci.learning.datasets import Dataset, compute_digest, load_dataset
-from pol_abci.node.home import Settings, get_cometbft_folder, get_genesis_file, write_settings
+from pol_abci.node.layout import get_cometbft_folder, get_genesis_file
 from pol_abci.node.presets import load_preset
+from pol_abci.node.settings import Settings, write_settings
 from pol_abci.rules.genesis import Genesis, GenesisAccount, compute_genesis_digest, genesis_to_json
 from pol_abci.rules.params import PROTOCOL_VERSION, Address, Amount
 from tests.unit.learning.idx_files import write_dataset

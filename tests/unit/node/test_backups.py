@@ -20,13 +20,13 @@ from pol_abci.node.backup import (
     write_backup,
 )
 from pol_abci.node.binary import find_cometbft
-from pol_abci.node.home import (
+from pol_abci.node.init import create_home
+from pol_abci.node.layout import (
     HomeError,
     get_consensus_key_file,
     get_node_key_file,
     get_signing_state_file,
 )
-from pol_abci.node.init import create_home
 from pol_abci.node.supervisor import HomeInUse, lock_home
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store.errors import StoreLocked

@@ -24,8 +24,9 @@ from pol_abci.node.doctor import Finding, examine
 from pol_abci.node.doctor import machine as of_machine
 from pol_abci.node.doctor.finding import Patient
 from pol_abci.node.doctor.home import check_node, check_ports
-from pol_abci.node.home import Home, compute_node_id, load_home
+from pol_abci.node.home import Home, load_home
 from pol_abci.node.init import create_home
+from pol_abci.node.layout import compute_node_id
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store import layout
 from pol_abci.store.environment import DATA_FILE
