@@ -306,8 +306,8 @@ class Verifier:
 
     @property
     def is_walking(self) -> bool:
-        """Whether a queued walk is under way."""
-        return self._walking is not None
+        """Whether a walk is under way, of a proof that was queued or of a block."""
+        return any(isinstance(each.message, VerifyWalk) for each in self._jobs.values())
 
     def enqueue(self, claim: Claim, raw: bytes, standing: Standing) -> None:
         """Have a walk verified in its turn; `on_true_walk` hears of it if it is true.

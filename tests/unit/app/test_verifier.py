@@ -120,6 +120,15 @@ async def test_what_is_asked_before_the_process_is_ready_waits_for_it() -> None:
         running.cancel()
 
 
+async def test_a_walk_of_a_block_is_told_as_under_way_until_it_has_its_verdict() -> None:
+    async with run_verifier() as verifier:
+        assert not verifier.is_walking
+        asking = asyncio.create_task(verifier.verify(make_claim(1, LONG_WALK_STEPS)))
+        await wait_until(lambda: verifier.is_walking)
+        await asking
+        assert not verifier.is_walking
+
+
 async def test_a_device_that_is_not_there_is_told_at_the_start() -> None:
     with pytest.raises(VerifierError, match="no device 'foo' here: use cpu"):
         async with run_verifier(device="foo"):
