@@ -256,7 +256,7 @@ class _Node:
         self.observer.hear_miner(line)
 
     async def wait_ready(self) -> None:
-        """Wait until CometBFT answers, which it does when its app has loaded everything."""
+        """Wait until CometBFT answers: its app listens, and its verifier is loading."""
         while True:
             try:
                 await self.rpc.status()
