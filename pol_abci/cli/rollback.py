@@ -25,8 +25,8 @@ def rollback(*, home: Path) -> None:
 
     For a node that alone came to another app hash than its chain, once the cause is mended: it
     then executes the block again. `cometbft rollback --home HOME/cometbft` belongs to it, before
-    or after. Only one block can be taken back; a node that is further off executes its whole
-    chain again when HOME/app is deleted.
+    or after. Only one block can be taken back; a node that is further off, and has all blocks,
+    executes its whole chain again when HOME/app is deleted.
     """
     here = load_home(home)
     check_store(here.store_folder)
