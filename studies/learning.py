@@ -4,8 +4,8 @@
 
 Chains run in virtual time (`virtual_chain.py`). What each run gave is kept in FOLDER, one file a
 run, so that a study that was stopped goes on, on another machine too; at the end the tables of
-docs/study.md and the figure are written anew from all of it. A file is in the way of a new run:
-delete it to have the run done again.
+docs/study.md are written anew from all of it, and the figure when each preset has a run. A file is
+in the way of a new run: delete it to have the run done again.
 """
 
 from __future__ import annotations
@@ -153,12 +153,15 @@ def main() -> None:
         is_wanted = not arguments.tables and arguments.preset in (None, each.study.preset)
         if is_wanted and not file.exists():
             result = run(each)
-            file.write_text(json.dumps(result) + "\n", encoding="utf-8")
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(result) + "\n", encoding="utf-8")
+            part.replace(file)
             print(f"{each.name}: {result['seconds']} s", flush=True)
         if file.exists():
             results.append(json.loads(file.read_text(encoding="utf-8")))
     write_tables(results)
-    write_figure(results)
+    if {result["preset"] for result in results} == {study.preset for study in STUDIES}:
+        write_figure(results)
 
 
 if __name__ == "__main__":

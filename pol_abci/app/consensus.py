@@ -15,7 +15,7 @@ import structlog
 from pol_abci.abci.generated.abci import types_pb2 as abci
 from pol_abci.abci.generated.types import validator_pb2
 from pol_abci.app.retention import KEEP_ALL
-from pol_abci.app.verifier import OtherWeights
+from pol_abci.app.verifier import HeadMoved, OtherWeights
 from pol_abci.rules.codec import ProofMessage
 from pol_abci.rules.errors import CODE_FAILED, CODE_OK, GenesisError, InvalidTx, SecondProof
 from pol_abci.rules.genesis import compute_genesis_digest, decode_genesis, process_genesis
@@ -199,7 +199,10 @@ class Consensus:
         if sum(isinstance(tx.message, ProofMessage) for tx in txs) > 1:
             # told before any is walked: a proposer could send thousands
             return _reject(block, b"", SecondProof("a block holds at most one proof"))
-        executed = await self._execute(block, raws, txs)
+        try:
+            executed = await self._execute(block, raws, txs)
+        except HeadMoved:  # the CometBFT that has asked is gone; another has gone on
+            return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.REJECT)
         for raw, result in zip(raws, executed.outcome.txs, strict=True):
             if result.error is not None:
                 return _reject(block, raw, result.error)

@@ -72,7 +72,7 @@ def compute_block_age_ms(replica: Replica) -> int:
 def _explain_missing_generation(replica: Replica, now_ms: int) -> str:
     patience_ms = compute_patience_ms(replica)
     if not replica.verifier.status.alive:
-        return "the verifier is not running (it is being started again; see the log)"
+        return "the verifier is not running, or not ready yet; the log says more"
     if compute_block_age_ms(replica) > patience_ms:
         return (
             "no block either; CometBFT is not running, or validators with more than a third of "

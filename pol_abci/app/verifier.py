@@ -59,6 +59,10 @@ class VerifierError(PolError):
     """The verifier cannot do what consensus needs of it."""
 
 
+class HeadMoved(Exception):
+    """The head from which a walk was to be redone is no more: nobody waits for its verdict."""
+
+
 class OtherWeights(VerifierError):
     """A walk that was found true has not come to the weights that it claims."""
 
@@ -161,6 +165,7 @@ class Verifier:
             case Refused():
                 raise VerifierError(message.reason)
             case Ready():
+                log.info("the verifier is ready")
                 self.size_all = message.size_all
                 self.status.alive = True
                 self._resume()
@@ -242,11 +247,15 @@ class Verifier:
         ------
         VerifierError
             The process cannot be kept alive over this walk.
+        HeadMoved
+            A block was committed meanwhile, which a CometBFT that has come back had ready.
         """
         known = self.verdicts.get(claim)
         if known is None or (is_decided and isinstance(known, FalseWalk)):
             result = await self._ask(VerifyWalk(0, claim))
-            assert isinstance(result, (TrueWalk, FalseWalk)), "the head moved under a proposal"
+            if result is None:
+                raise HeadMoved
+            assert isinstance(result, (TrueWalk, FalseWalk))
             known = self._remember(claim, result)
         return known
 

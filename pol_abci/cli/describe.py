@@ -46,7 +46,7 @@ def describe_accuracy(accuracy: Accuracy) -> str:
 def describe_verifier(verifier: VerifierStatus) -> str:
     """Tell what the verifier does and has done."""
     if not verifier.alive:
-        return "not running"
+        return "not running, or not ready yet"
     doing = "walking" if verifier.walking else "idle"
     parts = [doing, f"{verifier.queued} queued", f"{verifier.walked} walked"]
     parts.append(f"{verifier.false} false")

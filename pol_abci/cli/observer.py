@@ -76,6 +76,11 @@ class Observer:
         return 0 if self._status is None else self._status.generation
 
     @property
+    def has_verifier(self) -> bool:
+        """Whether the app said, when it answered last, that its verifier is ready."""
+        return self._status is not None and self._status.verifier.alive
+
+    @property
     def is_done(self) -> bool:
         """Whether the chain has made as many generations as were asked for."""
         return (

@@ -34,6 +34,7 @@ from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, hold_signals, run_until_stopped
 from pol_abci.cli.testnet_observer import NodeObserver, find_fork
 from pol_abci.cli.testnet_view import TestnetNarrator, TestnetSnapshot, TestnetView
+from pol_abci.client.chain import ChainNotBegun, get_chain_status
 from pol_abci.client.rpc import RpcClient
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
@@ -256,14 +257,18 @@ class _Node:
         self.observer.hear_miner(line)
 
     async def wait_ready(self) -> None:
-        """Wait until CometBFT answers: its app listens, and its verifier is loading."""
+        """Wait until its verifier has loaded everything; a chain without blocks begins with it."""
         while True:
             try:
-                await self.rpc.status()
-            except (NodeUnreachable, RpcError):
-                await asyncio.sleep(POLL_S)
-            else:
+                status = await get_chain_status(self.rpc)
+            except ChainNotBegun:
                 return
+            except (NodeUnreachable, RpcError):
+                pass
+            else:
+                if status.verifier.alive:
+                    return
+            await asyncio.sleep(POLL_S)
 
     async def poll(self) -> None:
         """Ask the node again and again; what moves shows that its processes work."""
@@ -271,7 +276,9 @@ class _Node:
             height, generation = self.observer.height, self.observer.generation
             await self.observer.poll()
             if self.observer.height > height:
-                self.supervisor.note_progress("app", "cometbft")
+                self.supervisor.note_progress("cometbft")
+                if self.observer.has_verifier:
+                    self.supervisor.note_progress("app")
             if self.observer.generation != generation:
                 self.supervisor.note_progress(*self.supervisor.children)
             await asyncio.sleep(POLL_S)

@@ -49,6 +49,11 @@ class NodeObserver:
         return 0 if self._info is None else self._info.height
 
     @property
+    def has_verifier(self) -> bool:
+        """Whether the app said, when it answered last, that its verifier is ready."""
+        return self._status is not None and self._status.verifier.alive
+
+    @property
     def generation(self) -> int | None:
         """Newest generation, None while that is not known."""
         return None if self._status is None else self._status.generation

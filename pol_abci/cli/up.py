@@ -218,14 +218,17 @@ async def watch(
 async def _poll(supervisor: Supervisor, observer: Observer) -> None:
     """Ask the node again and again.
 
-    A new height shows that app and CometBFT work, a new generation that somebody mines: a miner
-    that is killed now and then must not end the node.
+    A new height shows that CometBFT works, and the app if its verifier is ready: blocks without
+    proofs need none. A new generation shows that somebody mines: a miner that is killed now and
+    then must not end the node.
     """
     while not observer.is_done:
         height, generation = observer.height, observer.generation
         await observer.poll()
         if observer.height > height:
-            supervisor.note_progress("app", "cometbft")
+            supervisor.note_progress("cometbft")
+            if observer.has_verifier:
+                supervisor.note_progress("app")
         if observer.generation > generation:
             supervisor.note_progress(*supervisor.children)
         await asyncio.sleep(POLL_S)

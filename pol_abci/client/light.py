@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 RecordType = TypeVar("RecordType", Head, Account)
 
 FIRST_PROVING_HEIGHT = 2
-"""Header 1 commits to genesis, which no height that can be asked for stands for."""
+"""Header 1 commits to genesis, of which nothing is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,16 @@ class LightClient:
 
     async def _ask(self, store: bytes, key: bytes) -> tuple[QueryAnswer, BlockHeader]:
         """Ask for a value as of the newest provable height; also the header that proves it."""
-        if (await self._rpc.status()).latest_height < FIRST_PROVING_HEIGHT:
+        latest = (await self._rpc.status()).latest_height
+        if latest < FIRST_PROVING_HEIGHT:
             raise ChainNotBegun(f"the chain behind {self._rpc.url} has not begun: no block yet")
         path = f"/store/{store.decode()}/key"
         answer = await self._rpc.abci_query(path, key, prove=True)
         check_answer(self._rpc, path, answer)
+        if answer.height < max(1, latest - 2):  # the app may be a block behind CometBFT
+            raise InvalidProof(
+                f"{self._rpc.url} is at height {latest} and answered as of {answer.height}"
+            )
         return answer, await self._get_header(answer.height + 1)
 
     async def _get_header(self, height: int) -> BlockHeader:

@@ -1,12 +1,14 @@
-"""What can go wrong in asking a node.
+"""What can go wrong in asking a node, each in words that say what to do.
 
-PolError
-+ InvalidNodeUrl      the user's
-+ NodeUnreachable     nobody answers there, or not in time; trying again may help
-+ RpcError            the node answered, and says no
-+ UnexpectedAnswer the answer is not one of CometBFT's
-+ TxInCache        the node has seen these very bytes
-+ BlockPruned      the node has deleted that block, or never had it
+    PolError
+     + InvalidNodeUrl      the user's
+     + NodeUnreachable     nobody answers there, or not in time; trying again may help
+     + RpcError            the node answered, and says no
+        + UnexpectedAnswer the answer is not one of CometBFT's
+        + TxInCache        the node has seen these very bytes
+        + BlockPruned      the node has deleted that block, or never had it
+
+Each kind of `RpcError` is one too.
 """
 
 from __future__ import annotations

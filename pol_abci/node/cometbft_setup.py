@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 
 from pol_abci.node.building import make_cometbft_files
-from pol_abci.node.founding import BLOCK_OVERHEAD_BYTES
-from pol_abci.node.layout import HomeError, get_cometbft_folder
+from pol_abci.node.layout import HomeError, get_cometbft_folder, get_config_file
 from pol_abci.rules.scheme import get_scheme as get_rules
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from pol_abci.node.joining import StateSync
     from pol_abci.node.presets import Preset
 
+BLOCK_OVERHEAD_BYTES = 2**18
+"""Room in a block beside the longest transaction; one full of transfers is executed in seconds."""
 MIN_BODY_BYTES = 1_000_000
 """CometBFT's own limit of a request to its RPC."""
 LISTEN = "unix://app.sock"
@@ -69,7 +70,7 @@ def init_cometbft(
 
 def change_config(folder: Path, *changes: dict[str, Any]) -> None:
     """Set values in the configuration of a home's CometBFT, one set after the other."""
-    file = get_cometbft_folder(folder) / "config" / "config.toml"
+    file = get_config_file(folder)
     config = tomlkit.parse(file.read_text(encoding="utf-8"))
     for values in changes:
         _override(config, values, file)

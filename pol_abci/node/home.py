@@ -17,6 +17,7 @@ from pol_abci.node.layout import (
     HomeError,
     get_account_file,
     get_cometbft_folder,
+    get_config_file,
     get_genesis_file,
     get_store_folder,
     read_toml,
@@ -52,7 +53,7 @@ class Home:
     @property
     def config_file(self) -> Path:
         """CometBFT's configuration."""
-        return self.cometbft_folder / "config" / "config.toml"
+        return get_config_file(self.path)
 
     def read_transport(self) -> str:
         """Read how CometBFT calls the app, "socket" or "grpc".
@@ -134,7 +135,7 @@ def load_home(path: Path) -> Home:
             f"name one with --home, or make one: pol-abci init --home {shlex.quote(str(path))}"
         )
     settings = read_settings(path / SETTINGS_FILE)
-    for file in (get_genesis_file(path), get_cometbft_folder(path) / "config" / "config.toml"):
+    for file in (get_genesis_file(path), get_config_file(path)):
         if not file.is_file():
             raise HomeError(f"{file} is missing; restore it from a copy, or make a new home")
     document = read_genesis_document(get_genesis_file(path))

@@ -17,9 +17,9 @@ from pol_abci.learning.task import load_task
 from pol_abci.learning.weights import compute_root
 from pol_abci.node.building import build_home
 from pol_abci.node.cometbft_setup import LISTEN, change_config, init_cometbft
-from pol_abci.node.founding import compose_genesis, fit_to_machine
 from pol_abci.node.home import P2P_PORT, RPC_PORT, TRANSPORTS, Home, check_chain_id, load_home
 from pol_abci.node.layout import HomeError, compute_node_id, get_account_file, get_genesis_file
+from pol_abci.node.new_genesis import compose_genesis, fit_to_machine
 from pol_abci.node.presets import find_preset, load_preset
 from pol_abci.node.settings import Settings, write_settings
 from pol_abci.rules.genesis import Genesis, GenesisAccount, compute_genesis_digest

@@ -1,10 +1,12 @@
 """Where a home folder, all that one node owns, has what.
 
-<home>/pol.toml       settings of the app, and which chain this is
-<home>/account.json   the account's key, mode 0600
-<home>/cometbft/      CometBFT's own home: config/, data/
-<home>/app/           the app's store
-<home>/logs/          one log a process
+    <home>/pol.toml       settings of the app, and which chain this is
+    <home>/account.json   the account's key, mode 0600
+    <home>/cometbft/      CometBFT's own home: config/, data/
+    <home>/app/           the app's store
+    <home>/logs/          one log a process
+
+Functions take the home folder's path, and look at nothing in it but for `compute_node_id`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ def get_cometbft_folder(path: Path) -> Path:
 def get_genesis_file(path: Path) -> Path:
     """Return the genesis document in the home folder `path`."""
     return get_cometbft_folder(path) / "config" / "genesis.json"
+
+
+def get_config_file(path: Path) -> Path:
+    """Return CometBFT's configuration in the home folder `path`."""
+    return get_cometbft_folder(path) / "config" / "config.toml"
 
 
 def get_consensus_key_file(path: Path) -> Path:
@@ -71,7 +78,7 @@ def compute_node_id(path: Path) -> str:
     HomeError
         When its key file is damaged.
     """
-    file = get_cometbft_folder(path) / "config" / "node_key.json"
+    file = get_node_key_file(path)
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         key = base64.b64decode(document["priv_key"]["value"])[-_PUBLIC_KEY_BYTES:]

@@ -323,7 +323,14 @@ class Supervisor:
         self._guard.stdin.write(f"{line}\n".encode())
 
     def _describe_failure(self, child: Child, code: int) -> str:
-        """Say which child failed, how, and what it wrote last."""
+        """Say which child failed, how, and what it wrote last; also that with which it ends."""
+        text = self._describe_end(child, f", at last {_describe_exit(code)}")
+        leader = self.children.get(child.command.ends_with or "")
+        if leader is not None and leader.failures:
+            text += "\n" + self._describe_end(leader, f", and {child.command.name} with it")
+        return text
+
+    def _describe_end(self, child: Child, how: str) -> str:
         name = child.command.name
         log_path = self._home / LOGS_FOLDER / f"{name}.log"
         assert child.log is not None
@@ -331,10 +338,7 @@ class Supervisor:
         start = max(start, size - _TAIL_BYTES)
         text = os.pread(child.log.fileno(), size - start, start).decode(errors="replace")
         tail = "\n".join(text.splitlines()[-_TAIL_LINES:]) or "(nothing)"
-        return (
-            f"{name} ended {child.failures} times in a row, at last {_describe_exit(code)}. "
-            f"The end of {log_path}:\n{tail}"
-        )
+        return f"{name} ended {child.failures} times in a row{how}. The end of {log_path}:\n{tail}"
 
 
 def check_lock(home: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pol_abci.app.verifier import HeadMoved
 from pol_abci.rules.ledger import get_account
 from pol_abci.rules.transition import process_block
 from tests.abci.digits_chain import make_genesis, make_key
@@ -15,7 +16,7 @@ from tests.abci.digits_driver import (
     run_chain,
     transfer,
 )
-from tests.abci.driver import ACCEPT
+from tests.abci.driver import ACCEPT, REJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +66,22 @@ async def test_what_was_proposed_is_not_run_again(
         blocks_run.clear()
         await chain.finalize([good, also], time_ms=block.time.seconds * 1_000 + 1)
         assert len(blocks_run) == 1
+
+
+async def test_a_proposal_whose_head_is_gone_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a connection that is gone too: CometBFT came back, and decided another block."""
+
+    async def verify(*_: object, **__: object) -> None:
+        raise HeadMoved
+
+    async with run_chain(tmp_path, genesis=make_genesis(funded=[2, 3])) as chain:
+        await chain.begin()
+        monkeypatch.setattr(chain.nodes[0].verifier, "verify", verify)
+        block = chain.make_block_request([chain.mine(4)])
+        verdict = await chain.app.process_proposal(make_process_request(block))
+        assert verdict.status == REJECT
 
 
 async def test_another_block_than_the_proposed_one_is_run_anew(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from pol_abci.abci.generated.abci import types_pb2 as pb
 from pol_abci.app.standstill import PATIENCE_INTERVALS, explain_standstill
+from pol_abci.app.verifier import _Outstanding
+from pol_abci.app.verifier_messages import VerifyWalk
 from pol_abci.rules.params import SCORE_UNIT
 from tests.abci.digits_chain import (
     TARGET_MS,
@@ -105,7 +108,7 @@ async def test_a_proof_is_being_verified(tmp_path: Path) -> None:
         verifier = chain.nodes[0].verifier
         walked = verifier._queue.pop()
         assert walked is not None
-        verifier._walking = walked[0]
+        verifier._jobs[0] = _Outstanding(VerifyWalk(0, walked[0]), asyncio.Future())
         sentence = explain(chain)
         assert sentence is not None
         assert "a proof is being verified, 1 more wait for it" in sentence

@@ -30,6 +30,7 @@ from pol_abci.client.rpc import RpcClient
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
+from pol_abci.node.cometbft_setup import change_config
 from pol_abci.node.home import Home, load_home
 from pol_abci.node.layout import get_cometbft_folder
 from pol_abci.node.supervisor import Supervisor
@@ -39,7 +40,6 @@ from tests.e2e.quick_home import (
     PATIENCE_S,
     VERIFIER,
     Answer,
-    change_config,
     find_process,
     get_free_port,
     make_quick_preset,
@@ -349,5 +349,5 @@ def make_twin(node: Node, path: Path) -> Node:
     shutil.copytree(node.home.path, path, ignore=shutil.ignore_patterns("app.sock", "logs"))
     (get_cometbft_folder(path) / "config" / "node_key.json").unlink()  # CometBFT makes another
     home = move_ports(load_home(path))
-    change_config(home, {"consensus": {"timeout_propose": "1ms"}})
+    change_config(home.path, {"consensus": {"timeout_propose": "1ms"}})
     return Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), is_mining=False)

@@ -11,7 +11,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
 
 import tomlkit
@@ -19,6 +19,7 @@ import tomlkit
 from pol_abci.client.chain import ChainStatus, get_chain_status
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
+from pol_abci.node.cometbft_setup import change_config
 from pol_abci.node.home import load_home
 from pol_abci.node.init import create_home
 from pol_abci.node.presets import load_preset
@@ -88,14 +89,6 @@ def make_quick_home(
         )
 
 
-def change_config(home: Home, sections: dict[str, dict[str, Any]]) -> None:
-    """Set values in sections of CometBFT's configuration."""
-    config = tomlkit.parse(home.config_file.read_text(encoding="utf-8"))
-    for section, values in sections.items():
-        config[section].update(values)
-    home.config_file.write_text(tomlkit.dumps(config), encoding="utf-8")
-
-
 def get_p2p_port(home: Home) -> int:
     """Where its CometBFT listens for other nodes."""
     config = tomlkit.parse(home.config_file.read_text(encoding="utf-8"))
@@ -106,7 +99,7 @@ def move_ports(home: Home) -> Home:
     """Give a home that is a copy of another one ports of its own."""
     rpc_port = get_free_port()
     change_config(
-        home,
+        home.path,
         {
             "rpc": {"laddr": f"tcp://127.0.0.1:{rpc_port}"},
             "p2p": {"laddr": f"tcp://127.0.0.1:{get_free_port()}"},

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pol_abci.app.tasks import run_until_first_ends
+from pol_abci.node.cometbft_setup import change_config
 from pol_abci.node.layout import compute_node_id
-from tests.e2e.quick_home import change_config, get_p2p_port
+from tests.e2e.quick_home import get_p2p_port
 
 if TYPE_CHECKING:
     import random
@@ -165,7 +166,7 @@ class Relays:
                 for (here, there), relay in self.by_pair.items()
                 if here == number
             ]
-            change_config(home, {"p2p": {"persistent_peers": ",".join(peers), "pex": False}})
+            change_config(home.path, {"p2p": {"persistent_peers": ",".join(peers), "pex": False}})
 
     async def close(self) -> None:
         """End all."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pol_abci.client.rpc import RpcClient
+from pol_abci.node.cometbft_setup import change_config
 from pol_abci.node.home import load_home
 from pol_abci.node.layout import compute_node_id
 from tests.e2e.faults import read_generations
 from tests.e2e.quick_home import (
-    change_config,
     get_p2p_port,
     make_quick_home,
     move_ports,
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.e2e
 def move_beside(home: Home, peer: Home) -> Home:
     """Give a home ports of its own, and a peer on this machine."""
     address = f"{compute_node_id(peer.path)}@127.0.0.1:{get_p2p_port(peer)}"
-    change_config(home, {"p2p": {"persistent_peers": address}})
+    change_config(home.path, {"p2p": {"persistent_peers": address}})
     return move_ports(home)
 
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from pol_abci.client.keys import KeyFile, load_consensus_seed
 from pol_abci.node.binary import get_release
 from pol_abci.node.doctor.finding import Finding, Patient, fault, ok, warning
-from pol_abci.node.layout import compute_node_id, get_account_file, get_cometbft_folder
+from pol_abci.node.layout import (
+    compute_node_id,
+    get_account_file,
+    get_consensus_key_file,
+    get_node_key_file,
+    get_signing_state_file,
+)
 from pol_abci.node.supervisor import HomeInUse, PortInUse
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest
@@ -35,10 +41,9 @@ def describe_home(home: Home) -> Iterator[Finding]:
 def check_keys(patient: Patient) -> Iterator[Finding]:
     """Keys that can be read, by their owner alone."""
     assert patient.path is not None, "checks of files run where there is a home"
-    folder = get_cometbft_folder(patient.path)
     for file, read in (
         (get_account_file(patient.path), KeyFile.read),
-        (folder / "config" / "priv_validator_key.json", load_consensus_seed),
+        (get_consensus_key_file(patient.path), load_consensus_seed),
     ):
         try:
             read(file)
@@ -47,14 +52,14 @@ def check_keys(patient: Patient) -> Iterator[Finding]:
         else:
             yield ok("keys", f"{file.name} is whole, and its owner's alone")
     yield _look_at_mode(
-        folder / "data" / "priv_validator_state.json",
+        get_signing_state_file(patient.path),
         "It holds what the validator has signed. An older copy lets it sign a height twice, which "
         "bars it for ever: restore a copy only if nothing was signed after it was made. Else make "
         "another home of this chain, with `pol-abci init --genesis FILE --peers ...`: an account "
         "keeps its validator key for ever, so a new key needs the new account that comes with it.",
     )
     yield _look_at_mode(
-        folder / "config" / "node_key.json",
+        get_node_key_file(patient.path),
         "Restore it from a copy: other nodes know this one by it.",
     )
 
@@ -121,6 +126,12 @@ def check_node(patient: Patient) -> Iterator[Finding]:
             "node",
             f"CometBFT answers at height {node.latest_height}, and the app behind it does not",
             "`pol-abci status` says more; look into the app's log.",
+        )
+    elif not chain.verifier.alive:
+        yield warning(
+            "node",
+            "its verifier is not running, or not ready yet",
+            f"Wait until it has started; then look into {home.path}/logs.",
         )
     elif chain.standstill is not None:
         yield warning("node", f"stands still: {chain.standstill}", "See `pol-abci status`.")

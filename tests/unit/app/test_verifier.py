@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pol_abci.app.verifier import MAX_ATTEMPTS, OtherWeights, Verifier, VerifierError
+from pol_abci.app.verifier import MAX_ATTEMPTS, HeadMoved, OtherWeights, Verifier, VerifierError
 from pol_abci.app.verifier_messages import (
     Configure,
     Done,
@@ -231,8 +231,12 @@ async def test_a_new_head_ends_the_walks_from_the_old_one() -> None:
         verifier.on_true_walk = lambda *_: pytest.fail("a walk from an old head was kept")
         verifier.enqueue(long, b"long", Standing.UNKNOWN)
         await wait_until(lambda: verifier.is_walking)
+        asking = asyncio.create_task(verifier.verify(long))
+        await asyncio.sleep(0)
         verifier.set_head(1, SEED, to_bytes(task.initial_weights))
         assert isinstance(await verifier.verify(after), TrueWalk)
+        with pytest.raises(HeadMoved):
+            await asking
         await wait_until(lambda: not verifier.is_walking)
         assert long not in verifier.verdicts
 

@@ -42,6 +42,14 @@ class CountingObserver(Observer):
         self._count += 1
 
 
+class SlowObserver(CountingObserver):
+    """Its chain makes blocks and no generation."""
+
+    @property
+    def generation(self) -> int:
+        return 0
+
+
 def make_children(program: str) -> list[ChildCommand]:
     return [
         ChildCommand(name=name, arguments=(sys.executable, "-c", program))
@@ -94,6 +102,21 @@ async def test_a_process_that_keeps_failing_ends_up_with_its_last_words(tmp_path
         observer.poll = asyncio.Event().wait  # type: ignore[method-assign, assignment] # never answers
         with pytest.raises(ChildFailed, match="no dataset here"):
             await watch(supervisor, observer, lambda _: None)
+
+
+async def test_blocks_that_need_no_verifier_are_no_progress_of_an_app_that_has_none(
+    tmp_path: Path,
+) -> None:
+    app = ChildCommand(name="app", arguments=(sys.executable, "-c", "raise SystemExit('no data')"))
+    cometbft = make_children("import time; time.sleep(600)")[1]
+    async with (
+        RpcClient("http://127.0.0.1:1") as rpc,
+        Supervisor(tmp_path, [app, cometbft]) as supervisor,
+    ):
+        observer = SlowObserver(rpc, supervisor, polls=10**6)
+        with pytest.raises(ChildFailed, match="no data"):
+            await watch(supervisor, observer, lambda _: None)
+        assert observer.height > 0
 
 
 async def test_a_miner_that_is_killed_while_generations_come_does_not_end_the_node(

@@ -150,6 +150,21 @@ async def test_blocks_that_come_between_the_questions_spoil_no_answer() -> None:
     assert app.latest > 11
 
 
+@pytest.mark.parametrize("height", [0, 6, 10])
+async def test_an_answer_as_of_long_ago_or_of_a_height_to_come_is_refused(height: int) -> None:
+    class Tardy(FakeApp):
+        def abci_query(self, path: str, data: str, prove: bool) -> Any:
+            answer = super().abci_query(path, data, prove)
+            answer["response"]["height"] = str(height)
+            return answer
+
+        def commit(self, height: str) -> Any:
+            return super().commit(height) if int(height) <= self.latest else {"signed_header": None}
+
+    with pytest.raises((InvalidProof, RpcError)):
+        await Tardy().client().get_head()
+
+
 async def test_a_query_that_the_application_refuses_ends_in_its_words() -> None:
     app = FakeApp()
     app.refusal = "height 8 is not kept"

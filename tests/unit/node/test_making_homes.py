@@ -18,12 +18,12 @@ from pol_abci.learning.datasets import DatasetMismatch, compute_digest, load_dat
 from pol_abci.learning.machine import DeviceMissing
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
-from pol_abci.node.founding import compose_consensus_params, compute_first_difficulty
 from pol_abci.node.genesis_document import read_genesis_document
 from pol_abci.node.home import Home, load_home
 from pol_abci.node.init import INITIAL_BALANCE, create_home, join_chain
 from pol_abci.node.joining import StateSync
 from pol_abci.node.layout import HomeError
+from pol_abci.node.new_genesis import compose_consensus_params, compute_first_difficulty
 from pol_abci.node.presets import UnknownPreset, find_preset, get_preset_names, load_preset
 from pol_abci.node.settings import SNAPSHOT_INTERVAL
 from pol_abci.node.supervisor import HomeInUse, PortInUse, Supervisor

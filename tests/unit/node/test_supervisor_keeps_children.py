@@ -146,6 +146,19 @@ async def test_a_child_that_keeps_failing_ends_everything_with_its_last_words(
     assert not is_running(other)
 
 
+async def test_what_ends_with_another_that_fails_tells_the_last_words_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pol_abci.node.supervisor.FIRST_PAUSE_S", 0.05)
+    app = python_child("app", 'import time; time.sleep(0.2); raise SystemExit("no dataset here")')
+    node = replace(python_child("cometbft", 'print("EOF")'), ends_with="app")
+    async with Supervisor(tmp_path, [app, node]) as supervisor:
+        with pytest.raises(ChildFailed, match=f"cometbft ended {MAX_FAILURES} times") as failure:
+            await supervisor.wait_failed()
+    assert "no dataset here" in str(failure.value)
+    assert "EOF" in str(failure.value)
+
+
 async def test_progress_forgives_failures(tmp_path: Path) -> None:
     lines: list[str] = []
     child = python_child("app", 'print("up", flush=True); raise SystemExit(1)', lines.append)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pol_abci.learning.calibrate import measure_steps_per_second
 from pol_abci.learning.scheme import get_scheme
+from pol_abci.node.cometbft_setup import BLOCK_OVERHEAD_BYTES
 from pol_abci.node.layout import HomeError
 from pol_abci.rules.address import compute_consensus_address
 from pol_abci.rules.genesis import Genesis, genesis_to_json
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pol_abci.learning.task import Task
 
 MEASURE_S = 3.0
-BLOCK_OVERHEAD_BYTES = 2**18
-"""Room in a block beside the longest transaction; one full of transfers is executed in seconds."""
 MAX_EVIDENCE_BYTES = 65_536
 
 
