@@ -76,7 +76,7 @@ class ChildCommand:
     `ends_with` names a child that this one does not outlive: it ends by itself when that one has
     ended, and is killed when it hangs in doing so, to be started again. `last_words` are found in
     the line of its log that it writes when it does nothing more and yet stays: it is killed then,
-    likewise.
+    likewise, and when a full disk has cut its log off amid a line, which may be this one.
     """
 
     name: str
@@ -232,10 +232,13 @@ class Supervisor:
         while True:
             position, size = _find_end(child.log, position)
             written = os.pread(child.log.fileno(), size - position, position)
-            lines = written[: written.rfind(b"\n") + 1]
-            if any(map(child.command.last_words.search, lines.split(b"\n"))):
+            # The last line may be unfinished, or cut off by a disk that was full amid it.
+            *lines, last = written.split(b"\n")
+            if any(map(child.command.last_words.search, (*lines, last))):
                 break
-            position += len(lines)
+            if last and _has_no_room(child.log):
+                break
+            position += len(written) - len(last)
             await asyncio.sleep(LISTEN_S)
         signal_group(process.pid, signal.SIGKILL)
 
@@ -324,17 +327,19 @@ class Supervisor:
 
     def _describe_failure(self, child: Child, code: int) -> str:
         """Say which child failed, how, and what it wrote last; also that with which it ends."""
-        text = self._describe_end(child, f", at last {_describe_exit(code)}")
+        how = f", at last {_describe_exit(code)}"
+        text = self._describe_end(child, how, child.log_start)
         leader = self.children.get(child.command.ends_with or "")
         if leader is not None and leader.failures:
-            text += "\n" + self._describe_end(leader, f", and {child.command.name} with it")
+            # It may run again already: what ended it stands further up.
+            text += "\n" + self._describe_end(leader, f", and {child.command.name} with it", 0)
         return text
 
-    def _describe_end(self, child: Child, how: str) -> str:
+    def _describe_end(self, child: Child, how: str, log_start: int) -> str:
         name = child.command.name
         log_path = self._home / LOGS_FOLDER / f"{name}.log"
         assert child.log is not None
-        start, size = _find_end(child.log, child.log_start)
+        start, size = _find_end(child.log, log_start)
         start = max(start, size - _TAIL_BYTES)
         text = os.pread(child.log.fileno(), size - start, start).decode(errors="replace")
         tail = "\n".join(text.splitlines()[-_TAIL_LINES:]) or "(nothing)"
@@ -433,6 +438,11 @@ def _find_end(log: FileIO, start: int) -> tuple[int, int]:
     """Return where to read a log on from, which is 0 when it was cut since, and where it ends."""
     size = os.fstat(log.fileno()).st_size
     return (start if start <= size else 0), size
+
+
+def _has_no_room(log: FileIO) -> bool:
+    """Whether nothing more can be written where this log is."""
+    return os.fstatvfs(log.fileno()).f_bavail == 0
 
 
 def _describe_exit(code: int) -> str:

@@ -149,12 +149,27 @@ async def test_a_child_that_keeps_failing_ends_everything_with_its_last_words(
 async def test_what_ends_with_another_that_fails_tells_the_last_words_of_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pol_abci.node.supervisor.FIRST_PAUSE_S", 0.05)
-    app = python_child("app", 'import time; time.sleep(0.2); raise SystemExit("no dataset here")')
-    node = replace(python_child("cometbft", 'print("EOF")'), ends_with="app")
+    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE_S", 0.05)
+    failing = """
+        import pathlib, time
+        failed = pathlib.Path("failed")
+        if failed.exists():
+            time.sleep(600)
+        failed.touch()
+        raise SystemExit("no dataset here")
+    """
+    following = """
+        import pathlib, time
+        while not pathlib.Path("failed").exists():
+            time.sleep(0.01)
+        print("EOF")
+    """
+    app = python_child("app", failing)
+    node = replace(python_child("cometbft", following), ends_with="app")
     async with Supervisor(tmp_path, [app, node]) as supervisor:
         with pytest.raises(ChildFailed, match=f"cometbft ended {MAX_FAILURES} times") as failure:
             await supervisor.wait_failed()
+    assert "app ended 1 times in a row, and cometbft with it" in str(failure.value)
     assert "no dataset here" in str(failure.value)
     assert "EOF" in str(failure.value)
 
@@ -192,6 +207,19 @@ async def test_a_child_that_stays_after_its_last_words_is_started_again(tmp_path
     frozen = replace(python_child("cometbft", program), last_words=FAILURE)
     async with Supervisor(tmp_path, [frozen]) as supervisor:
         with pytest.raises(ChildFailed, match="no space left"):
+            await supervisor.wait_failed()
+
+
+@pytest.mark.parametrize("cut", ["CONSENSUS FAILURE!!! err=write", "CONSENSUS FAI"])
+async def test_last_words_that_a_full_disk_cut_off_are_heard(
+    tmp_path: Path, cut: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "LISTEN_S", 0.05)
+    monkeypatch.setattr(supervisor_module, "_has_no_room", lambda _: True)
+    program = f"import time; print('whole'); print({cut!r}, end='', flush=True); time.sleep(600)"
+    frozen = replace(python_child("cometbft", program), last_words=FAILURE)
+    async with Supervisor(tmp_path, [frozen]) as supervisor:
+        with pytest.raises(ChildFailed, match=cut):
             await supervisor.wait_failed()
 
 
