@@ -47,7 +47,7 @@ run: $(RUN_STAMP) cometbft ## watch a chain train a network
 		|| test $$? -eq 130 # Ctrl-C is one of the two ways to end it
 
 test: $(DEV_STAMP) lint cometbft ## lint, and run all tests but those of test-network; COMETBFT=v0.40.0 for that release
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not network"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not network"
 
 test-network: $(DEV_STAMP) cometbft ## run the tests of several nodes at once: faults, a byzantine proposer, jail; minutes each
 	$(BIN)/python -m pytest -m network

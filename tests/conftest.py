@@ -6,21 +6,32 @@ Tests marked `gpu` are skipped, and say so, where there is no GPU; with --requir
 import os
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
+
+NODES = "tests/e2e/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-gpu", action="store_true", help="fail, not skip, without a GPU")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several workers one has all real nodes, one test after the other; files stay whole."""
-    for item in items:
-        group = "nodes" if item.get_closest_marker("e2e") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+class OneWorkerHasAllNodes(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
+    """Of several workers one has all real nodes, one test after the other; files stay whole.
+
+    xdist's own `--dist loadgroup` writes groups where this pytest does not look for them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return NODES if file.startswith(NODES) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorkerHasAllNodes:
+    return OneWorkerHasAllNodes(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
