@@ -30,7 +30,7 @@ from pol_abci.learning.task import load_task
 from pol_abci.learning.torch_layout import to_torch
 from pol_abci.node.presets import load_preset
 from studies.plain_sgd import build_native, draw_batch, train
-from studies.report import DOCS, DOCUMENT, RUNS
+from studies.report import DOCS, DOCUMENT, RUNS, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,7 +224,7 @@ def main() -> None:
                 "seed": run.seed,
                 "size": len(task.test),
             }
-            file.write_text(json.dumps(result) + "\n", encoding="utf-8")
+            write_run(file, result)
             print(f"{run.name}: {result['counts'][-1][1]} of {result['size']}", flush=True)
         if file.exists():
             results.append(json.loads(file.read_text(encoding="utf-8")))

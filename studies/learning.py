@@ -21,7 +21,7 @@ import torch
 
 from pol_abci.node.presets import load_preset
 from studies.plain_sgd import train
-from studies.report import RUNS, write_figure, write_tables
+from studies.report import RUNS, write_figure, write_run, write_tables
 from studies.virtual_chain import VirtualChain
 
 if TYPE_CHECKING:
@@ -153,9 +153,7 @@ def main() -> None:
         is_wanted = not arguments.tables and arguments.preset in (None, each.study.preset)
         if is_wanted and not file.exists():
             result = run(each)
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps(result) + "\n", encoding="utf-8")
-            part.replace(file)
+            write_run(file, result)
             print(f"{each.name}: {result['seconds']} s", flush=True)
         if file.exists():
             results.append(json.loads(file.read_text(encoding="utf-8")))

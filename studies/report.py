@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,13 @@ HEADER = (
 )
 # Colours of the Okabe-Ito palette, apart in every common colour blindness.
 CHAIN_COLOUR, HELD_COLOUR, SGD_COLOUR = "#0072B2", "#D55E00", "#555555"
+
+
+def write_run(file: Path, result: Result) -> None:
+    """Keep what a run gave, whole or not at all."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def write_tables(results: Sequence[Result]) -> None:

@@ -60,7 +60,7 @@ class Observer:
         self._chain_id, self._home = chain_id, home
         self._generations = generations
         self._records: dict[int, GenerationRecord] = {}
-        self._status: ChainStatus | None = None
+        self.status: ChainStatus | None = None
         self._goal: int | None = None
         self._trouble: str | None = None
         self._miner = "not started yet" if "miner" in children else "none, as --no-mine asks"
@@ -68,25 +68,20 @@ class Observer:
     @property
     def height(self) -> int:
         """Height that the app has committed, 0 while that is not known."""
-        return 0 if self._status is None else self._status.height
+        return 0 if self.status is None else self.status.height
 
     @property
     def generation(self) -> int:
         """Newest generation, 0 while that is not known."""
-        return 0 if self._status is None else self._status.generation
-
-    @property
-    def has_verifier(self) -> bool:
-        """Whether the app said, when it answered last, that its verifier is ready."""
-        return self._status is not None and self._status.verifier.alive
+        return 0 if self.status is None else self.status.generation
 
     @property
     def is_done(self) -> bool:
         """Whether the chain has made as many generations as were asked for."""
         return (
             self._goal is not None
-            and self._status is not None
-            and self._status.generation >= self._goal
+            and self.status is not None
+            and self.status.generation >= self._goal
         )
 
     async def poll(self) -> None:
@@ -101,7 +96,7 @@ class Observer:
             self._trouble = str(trouble)
             return
         self._trouble = None
-        self._status = status
+        self.status = status
         if self._goal is None and self._generations is not None:
             self._goal = status.generation + self._generations
 
@@ -119,7 +114,7 @@ class Observer:
             for name, child in self._children.items()
         )
         standstill = self._explain_standstill(uptime_s)
-        status = self._status
+        status = self.status
         if status is None:
             return Snapshot(
                 chain_id=self._chain_id,
@@ -167,11 +162,11 @@ class Observer:
                     f"{name} ended and is being started again ({child.restarts + 1} so far): "
                     f"see {self._home}/logs/{name}.log"
                 )
-        if self._status is None:
+        if self.status is None:
             if self._trouble is None or uptime_s <= START_S:
                 return None
             return (
                 f"no answer {uptime_s:.0f} s after the start ({self._trouble}): see app.log and "
                 f"cometbft.log in {self._home}/logs"
             )
-        return self._trouble or self._status.standstill
+        return self._trouble or self.status.standstill

@@ -30,13 +30,12 @@ from pol_abci.cli.init import (
     to_ms,
 )
 from pol_abci.cli.logs import log_format_option, log_level_option
+from pol_abci.cli.progress import poll_and_note
 from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, hold_signals, run_until_stopped
 from pol_abci.cli.testnet_observer import NodeObserver, find_fork
 from pol_abci.cli.testnet_view import TestnetNarrator, TestnetSnapshot, TestnetView
-from pol_abci.client.chain import ChainNotBegun, get_chain_status
 from pol_abci.client.rpc import RpcClient
-from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
 from pol_abci.node.presets import load_preset
@@ -249,38 +248,19 @@ class _Node:
             on_miner_line=self._hear_miner if is_mining else None,
             log_options=log_options,
         )
-        self.rpc = rpc
+        self.ready = asyncio.Event()
         self.supervisor = Supervisor(home.path, children)
         self.observer = NodeObserver(home.path.name, rpc, self.supervisor.children)
 
     def _hear_miner(self, line: str) -> None:
         self.observer.hear_miner(line)
 
-    async def wait_ready(self) -> None:
-        """Wait until its verifier has loaded everything; a chain without blocks begins with it."""
-        while True:
-            try:
-                status = await get_chain_status(self.rpc)
-            except ChainNotBegun:
-                return
-            except (NodeUnreachable, RpcError):
-                pass
-            else:
-                if status.verifier.alive:
-                    return
-            await asyncio.sleep(POLL_S)
-
     async def poll(self) -> None:
-        """Ask the node again and again; what moves shows that its processes work."""
+        """Ask the node again and again."""
         while True:
-            height, generation = self.observer.height, self.observer.generation
-            await self.observer.poll()
-            if self.observer.height > height:
-                self.supervisor.note_progress("cometbft")
-                if self.observer.has_verifier:
-                    self.supervisor.note_progress("app")
-            if self.observer.generation != generation:
-                self.supervisor.note_progress(*self.supervisor.children)
+            await poll_and_note(self.observer, self.supervisor)
+            if self.observer.is_ready:
+                self.ready.set()
             await asyncio.sleep(POLL_S)
 
 
@@ -310,7 +290,7 @@ async def _watch(
 
     at_once = max(1, os.cpu_count() or 1)
     running = asyncio.create_task(
-        supervise_all([(node.supervisor, node.wait_ready) for node in nodes], at_once=at_once)
+        supervise_all([(node.supervisor, node.ready.wait) for node in nodes], at_once=at_once)
     )
     tasks = [running, *(asyncio.create_task(node.poll()) for node in nodes)]
     try:

@@ -36,7 +36,7 @@ class NodeObserver:
         self.app_hashes: dict[int, bytes] = {}
         self._rpc = rpc
         self._children = children
-        self._status: ChainStatus | None = None
+        self.status: ChainStatus | None = None
         self._info: AbciInfo | None = None
         self._power: int | None = None
         self._peers: int | None = None
@@ -49,14 +49,16 @@ class NodeObserver:
         return 0 if self._info is None else self._info.height
 
     @property
-    def has_verifier(self) -> bool:
-        """Whether the app said, when it answered last, that its verifier is ready."""
-        return self._status is not None and self._status.verifier.alive
-
-    @property
     def generation(self) -> int | None:
         """Newest generation, None while that is not known."""
-        return None if self._status is None else self._status.generation
+        return None if self.status is None else self.status.generation
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its verifier has loaded everything; a chain without blocks begins with that."""
+        if self.status is None:
+            return self._info is not None and self._info.height == 0
+        return self.status.verifier.alive
 
     async def poll(self) -> None:
         """Ask the node once. One that does not answer is part of the picture, not a fault."""
@@ -68,7 +70,7 @@ class NodeObserver:
             self._peers = peers
             if info.height:  # before the first block CometBFT says 0 of everybody
                 self._power = power
-            self._status = await get_chain_status(self._rpc)
+            self.status = await get_chain_status(self._rpc)
         except PolError as trouble:
             self._trouble = str(trouble)
             return
@@ -115,9 +117,9 @@ class NodeObserver:
                 )
         if any(child.state == "starting" for child in self._children.values()):
             return None
-        if self._status is None:
+        if self.status is None:
             return self._trouble if uptime_s > START_S * (1 + len(self._children)) else None
-        return self._trouble or self._status.standstill
+        return self._trouble or self.status.standstill
 
 
 def find_fork(observers: Sequence[NodeObserver]) -> str | None:

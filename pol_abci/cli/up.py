@@ -32,6 +32,7 @@ from pol_abci.cli.observer import Observer
 from pol_abci.cli.passphrase import get_passphrase, passphrase_file_option
 from pol_abci.cli.plain import Narrator
 from pol_abci.cli.plot import FIGURE_NAME, load_history, write_figure
+from pol_abci.cli.progress import poll_and_note
 from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.view import LiveView
@@ -216,19 +217,7 @@ async def watch(
 
 
 async def _poll(supervisor: Supervisor, observer: Observer) -> None:
-    """Ask the node again and again.
-
-    A new height shows that CometBFT works, and the app if its verifier is ready: blocks without
-    proofs need none. A new generation shows that somebody mines: a miner that is killed now and
-    then must not end the node.
-    """
+    """Ask the node again and again."""
     while not observer.is_done:
-        height, generation = observer.height, observer.generation
-        await observer.poll()
-        if observer.height > height:
-            supervisor.note_progress("cometbft")
-            if observer.has_verifier:
-                supervisor.note_progress("app")
-        if observer.generation > generation:
-            supervisor.note_progress(*supervisor.children)
+        await poll_and_note(observer, supervisor)
         await asyncio.sleep(POLL_S)

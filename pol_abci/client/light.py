@@ -66,7 +66,14 @@ class LightClient:
         ChainNotBegun, RpcError, NodeUnreachable
             It cannot be asked now.
         """
+        latest = (await self._rpc.status()).latest_height
+        if latest < FIRST_PROVING_HEIGHT:
+            raise ChainNotBegun(f"the chain behind {self._rpc.url} has not begun: no block yet")
         answer, header = await self._ask(STATE_STORE, key)
+        if answer.height < latest - 2:  # the app may be a block behind CometBFT
+            raise InvalidProof(
+                f"{self._rpc.url} is at height {latest} and answered as of {answer.height}"
+            )
         payload = _decode(answer.value) if answer.value else None
         verify_state(answer.ops, header.app_hash, key, payload)
         return ProvenValue(payload, header.height - 1)
@@ -96,7 +103,7 @@ class LightClient:
         ------
         InvalidProof
             A chunk does not follow from its header, or has a wrong length.
-        ChainNotBegun, RpcError, NodeUnreachable
+        RpcError, NodeUnreachable
             It cannot be asked now.
         """
         chunks = []
@@ -117,16 +124,11 @@ class LightClient:
 
     async def _ask(self, store: bytes, key: bytes) -> tuple[QueryAnswer, BlockHeader]:
         """Ask for a value as of the newest provable height; also the header that proves it."""
-        latest = (await self._rpc.status()).latest_height
-        if latest < FIRST_PROVING_HEIGHT:
-            raise ChainNotBegun(f"the chain behind {self._rpc.url} has not begun: no block yet")
         path = f"/store/{store.decode()}/key"
         answer = await self._rpc.abci_query(path, key, prove=True)
         check_answer(self._rpc, path, answer)
-        if answer.height < max(1, latest - 2):  # the app may be a block behind CometBFT
-            raise InvalidProof(
-                f"{self._rpc.url} is at height {latest} and answered as of {answer.height}"
-            )
+        if answer.height < FIRST_PROVING_HEIGHT - 1:
+            raise InvalidProof(f"{self._rpc.url} answered as of height {answer.height}")
         return answer, await self._get_header(answer.height + 1)
 
     async def _get_header(self, height: int) -> BlockHeader:

@@ -18,7 +18,7 @@ READY_S = 60.0
 
 
 async def supervise_all(
-    supervisors: Sequence[tuple[Supervisor, Callable[[], Awaitable[None]]]], *, at_once: int
+    supervisors: Sequence[tuple[Supervisor, Callable[[], Awaitable[object]]]], *, at_once: int
 ) -> None:
     """Start all, keep them running, and stop all when this is cancelled or a child has failed.
 
@@ -47,7 +47,7 @@ async def supervise_all(
 
 
 async def _supervise(
-    supervisor: Supervisor, wait_ready: Callable[[], Awaitable[None]], starting: asyncio.Semaphore
+    supervisor: Supervisor, wait_ready: Callable[[], Awaitable[object]], starting: asyncio.Semaphore
 ) -> None:
     """Keep one home's processes running."""
     async with AsyncExitStack() as stack:
@@ -61,7 +61,7 @@ async def _supervise(
         await failed
 
 
-async def _wait_at_most(wait_ready: Callable[[], Awaitable[None]]) -> None:
+async def _wait_at_most(wait_ready: Callable[[], Awaitable[object]]) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(READY_S):
             await wait_ready()

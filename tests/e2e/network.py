@@ -32,7 +32,7 @@ from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
 from pol_abci.node.cometbft_setup import change_config
 from pol_abci.node.home import Home, load_home
-from pol_abci.node.layout import get_cometbft_folder
+from pol_abci.node.layout import get_node_key_file
 from pol_abci.node.supervisor import Supervisor
 from pol_abci.node.testnet import create_testnet
 from pol_abci.rules.codec import Account
@@ -347,7 +347,7 @@ def make_twin(node: Node, path: Path) -> Node:
     """
     assert node.supervisor is None, "its files change while it runs"
     shutil.copytree(node.home.path, path, ignore=shutil.ignore_patterns("app.sock", "logs"))
-    (get_cometbft_folder(path) / "config" / "node_key.json").unlink()  # CometBFT makes another
+    get_node_key_file(path).unlink()  # CometBFT makes another
     home = move_ports(load_home(path))
     change_config(home.path, {"consensus": {"timeout_propose": "1ms"}})
     return Node(home, RpcClient(home.settings.rpc_url, timeout_s=5.0), is_mining=False)
