@@ -23,7 +23,7 @@ from pol_abci.cli.replay_view import ReplayView
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.genesis_document import read_genesis_document
 from pol_abci.node.home import check_chain_id, load_home
-from pol_abci.node.supervisor import HomeInUse, PortInUse
+from pol_abci.node.occupancy import HomeInUse, PortInUse
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store.errors import StoreLocked

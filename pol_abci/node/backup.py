@@ -38,7 +38,7 @@ from pol_abci.node.layout import (
     get_signing_state_file,
     get_store_folder,
 )
-from pol_abci.node.supervisor import lock_home
+from pol_abci.node.occupancy import lock_home
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store.environment import DATA_FILE

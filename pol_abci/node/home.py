@@ -22,8 +22,8 @@ from pol_abci.node.layout import (
     get_store_folder,
     read_toml,
 )
+from pol_abci.node.occupancy import check_lock, check_port
 from pol_abci.node.settings import Settings, read_settings
-from pol_abci.node.supervisor import check_lock, check_port
 from pol_abci.rules.genesis import Genesis, compute_genesis_digest
 
 if TYPE_CHECKING:

@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
-from urllib.parse import urlsplit
 
 from pol_abci.client.sealing import PASSPHRASE_VARIABLE
 from pol_abci.node.guard import signal_group
+from pol_abci.node.occupancy import lock_home
 from pol_abci.rules.errors import PolError
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from io import FileIO
     from pathlib import Path
     from types import TracebackType
@@ -48,21 +46,10 @@ LISTEN_S = 1.0
 MAX_LOG_BYTES = 32 * 1024 * 1024
 """A log longer than this is set aside as `.1` when its child starts."""
 MAX_LINE_BYTES = 1024 * 1024
-LOCK_FILE = "up.lock"
 LOGS_FOLDER = "logs"
-
 _TAIL_LINES = 12
 _TAIL_BYTES = 16_384
-
 ChildState = Literal["starting", "running", "restarting", "stopped"]
-
-
-class HomeInUse(PolError):
-    """Another supervisor runs on this home."""
-
-
-class PortInUse(PolError):
-    """A port that a child would listen on is taken."""
 
 
 class ChildFailed(PolError):
@@ -344,42 +331,6 @@ class Supervisor:
         text = os.pread(child.log.fileno(), size - start, start).decode(errors="replace")
         tail = "\n".join(text.splitlines()[-_TAIL_LINES:]) or "(nothing)"
         return f"{name} ended {child.failures} times in a row{how}. The end of {log_path}:\n{tail}"
-
-
-def check_lock(home: Path) -> None:
-    """Raise `HomeInUse` when a supervisor runs on this home."""
-    with lock_home(home):
-        pass
-
-
-def check_port(address: str, flag: str) -> None:
-    """Raise `PortInUse`, naming `flag`, when `address` (`tcp://host:port`) is taken."""
-    parts = urlsplit(address)
-    host, port = parts.hostname or "0.0.0.0", parts.port or 0  # noqa: S104 (what CometBFT takes an empty host for)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PortInUse(
-                f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it, "
-                f"or choose another port with {flag}"
-            ) from error
-
-
-@contextlib.contextmanager
-def lock_home(home: Path) -> Iterator[None]:
-    """Hold the home's lock; the kernel lets it go when this process ends in any way."""
-    with (home / LOCK_FILE).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HomeInUse(
-                f"{home} is in use: another `pol-abci up` runs on it; "
-                f"stop that one, or choose another folder with --home"
-            ) from error
-        yield
 
 
 async def _open_reader(pipe: int) -> asyncio.StreamReader:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pol_abci.node.building import build_home
 from pol_abci.node.home import P2P_PORT, Home, load_home
 from pol_abci.node.layout import SETTINGS_FILE, HomeError
-from pol_abci.node.supervisor import check_port
+from pol_abci.node.occupancy import check_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

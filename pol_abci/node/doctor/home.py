@@ -17,7 +17,7 @@ from pol_abci.node.layout import (
     get_node_key_file,
     get_signing_state_file,
 )
-from pol_abci.node.supervisor import HomeInUse, PortInUse
+from pol_abci.node.occupancy import HomeInUse, PortInUse
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store.environment import DATA_FILE

@@ -27,7 +27,7 @@ from pol_abci.node.layout import (
     get_node_key_file,
     get_signing_state_file,
 )
-from pol_abci.node.supervisor import HomeInUse, lock_home
+from pol_abci.node.occupancy import HomeInUse, lock_home
 from pol_abci.rules.genesis import compute_genesis_digest
 from pol_abci.store.errors import StoreLocked
 from pol_abci.store.store import Store

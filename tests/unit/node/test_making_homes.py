@@ -24,9 +24,10 @@ from pol_abci.node.init import INITIAL_BALANCE, create_home, join_chain
 from pol_abci.node.joining import StateSync
 from pol_abci.node.layout import HomeError
 from pol_abci.node.new_genesis import compose_consensus_params, compute_first_difficulty
+from pol_abci.node.occupancy import HomeInUse, PortInUse
 from pol_abci.node.presets import UnknownPreset, find_preset, get_preset_names, load_preset
 from pol_abci.node.settings import SNAPSHOT_INTERVAL
-from pol_abci.node.supervisor import HomeInUse, PortInUse, Supervisor
+from pol_abci.node.supervisor import Supervisor
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.genesis import parse_genesis
 from pol_abci.rules.params import SCORE_UNIT

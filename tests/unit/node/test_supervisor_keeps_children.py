@@ -20,15 +20,8 @@ import pytest
 from pol_abci.client.sealing import PASSPHRASE_VARIABLE
 from pol_abci.node import supervisor as supervisor_module
 from pol_abci.node.children import LAST_WORDS
-from pol_abci.node.supervisor import (
-    MAX_FAILURES,
-    ChildCommand,
-    ChildFailed,
-    HomeInUse,
-    PortInUse,
-    Supervisor,
-    check_port,
-)
+from pol_abci.node.occupancy import HomeInUse, PortInUse, check_port
+from pol_abci.node.supervisor import MAX_FAILURES, ChildCommand, ChildFailed, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -367,7 +360,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     program = f"""
         import asyncio, sys
         from pathlib import Path
-        from pol_abci.node.supervisor import ChildCommand, Supervisor
+        from pol_abci.node.supervisor import (ChildCommand, Supervisor,)
         async def main():
             child = ChildCommand(name="app", arguments=(sys.executable, "-c", {SLEEP!r}))
             async with Supervisor(Path("."), [child]) as supervisor:

@@ -17,7 +17,8 @@ from pol_abci.node.binary import find_cometbft
 from pol_abci.node.genesis_document import read_genesis_document
 from pol_abci.node.home import load_home
 from pol_abci.node.layout import HomeError, compute_node_id
-from pol_abci.node.supervisor import MAX_FAILURES, ChildCommand, ChildFailed, PortInUse, Supervisor
+from pol_abci.node.occupancy import PortInUse
+from pol_abci.node.supervisor import MAX_FAILURES, ChildCommand, ChildFailed, Supervisor
 from pol_abci.node.testnet import check_hosts, choose_ports, create_testnet, load_testnet
 from pol_abci.node.together import supervise_all
 
