@@ -3,7 +3,7 @@
 # uv keeps what it downloads in the user's cache and links it, so a second checkout takes seconds.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-network test-gpu test-matrix lint format proto constraints vectors bench bench-exact study study-bits figure attacks fuzz soak clean cometbft
+.PHONY: help run test test-gpu test-matrix lint format proto constraints vectors bench bench-exact study study-bits figure attacks fuzz soak clean cometbft
 
 GENERATIONS ?= 40
 DIR ?= chain
@@ -46,11 +46,8 @@ run: $(RUN_STAMP) cometbft ## watch a chain train a network
 	@$(BIN)/python -m pol_abci.cli up --home "$$DIR" --generations "$$GENERATIONS" \
 		|| test $$? -eq 130 # Ctrl-C is one of the two ways to end it
 
-test: $(DEV_STAMP) lint cometbft ## lint, and run all tests but those of test-network; COMETBFT=v0.40.0 for that release
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not network"
-
-test-network: $(DEV_STAMP) cometbft ## run the tests of several nodes at once: faults, a byzantine proposer, jail; minutes each
-	$(BIN)/python -m pytest -m network
+test: $(DEV_STAMP) lint cometbft ## lint, and run all tests; COMETBFT=v0.40.0 for that release
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-gpu: $(DEV_STAMP) ## run the tests that need a CUDA device; they fail where there is none
 	$(BIN)/python -m pytest -m gpu --require-gpu

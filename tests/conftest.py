@@ -34,6 +34,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWork
     return OneWorkerHasAllNodes(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real nodes first, since they take longest; several at once when other tests are done."""
+
+    def rank(item: pytest.Item) -> int:
+        if item.get_closest_marker("network") is not None:
+            return 1
+        return 0 if item.nodeid.startswith(NODES) else 2
+
+    items.sort(key=rank)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is None:
         return

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.network]
 
 @pytest.mark.timeout(600)
 async def test_two_nodes_in_one_terminal_make_one_chain_and_stop_together(tmp_path: Path) -> None:
-    homes = make_network_homes(tmp_path / "testnet", 2)
+    # So difficult that each generation stays for seconds, and is told before the next one comes.
+    homes = make_network_homes(tmp_path / "testnet", 2, difficulty_bits=11.0)
     command = ("testnet", "up", "--home", tmp_path / "testnet", "--miners", "1")
     async with run_program(*command, "--generations", "2") as up:
         assert await up.wait() == 0, "\n".join(up.lines)
