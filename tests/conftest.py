@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
-NODES = "tests/e2e/"
+NODES, NETWORKS = "tests/e2e/", "tests/network/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,14 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class OneWorkerHasAllNodes(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
-    """Of several workers one has all real nodes, one test after the other; files stay whole.
+    """Of several workers one has all single nodes, and one all networks; other files stay whole.
 
     xdist's own `--dist loadgroup` writes groups where this pytest does not look for them.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
-        return NODES if file.startswith(NODES) else file
+        return next((folder for folder in (NODES, NETWORKS) if file.startswith(folder)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorkerHasAllNodes:
@@ -35,12 +35,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWork
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real nodes first, since they take longest; several at once when other tests are done."""
+    """Single nodes first, which take longest; networks last, when the other worker is free."""
 
     def rank(item: pytest.Item) -> int:
-        if item.get_closest_marker("network") is not None:
-            return 1
-        return 0 if item.nodeid.startswith(NODES) else 2
+        if item.nodeid.startswith(NETWORKS):
+            return 2
+        return 0 if item.nodeid.startswith(NODES) else 1
 
     items.sort(key=rank)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import random
 import signal
 import socket
 import sys
@@ -46,14 +48,24 @@ MINER, VERIFIER = "mine --node", "verifier_process"
 """What tells these children's command lines from the others'."""
 PATIENCE_S = 240.0
 """What a test waits for something that must come; far more than it takes on a busy machine."""
+_RANGE = range(20_000, 32_000)
+_PORTS = itertools.cycle(random.sample(_RANGE, len(_RANGE)))
+"""Below those of outgoing connections; shuffled, since other tests run in other processes."""
 
 
 def get_free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now, and that Linux gives no connection meanwhile.
+
+    A node that is stopped for a while finds it free again: no other call here returns it soon.
+    """
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("the ports do not end")
 
 
 def make_quick_preset(name: str, change: Callable[[Params], Params]) -> Preset:

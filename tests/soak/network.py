@@ -1,4 +1,4 @@
-"""Four validators and three miners under every fault of `tests.e2e.network_faults`, at random."""
+"""Four validators and three miners under every fault of `tests.network.faults`, at random."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.e2e.network_faults import PROCESSES, VALIDATORS, besiege
 from tests.e2e.quick_home import read_memory_bytes
+from tests.network.faults import PROCESSES, VALIDATORS, besiege
 from tests.soak.table import format_table, summarize
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from tests.e2e.network import Network, Node
-    from tests.e2e.network_faults import Recoveries, Siege
+    from tests.network.faults import Recoveries, Siege
+    from tests.network.network import Network, Node
 
 MINERS = (0, 1, 2)
 SHORTEST_S, LONGEST_S = 1.0, 8.0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.network_faults import besiege
+from tests.network.faults import besiege
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.network]
+pytestmark = pytest.mark.e2e
 
 FAULT_S = 4.0
 """How long nodes stand still or are parted: several blocks and target intervals."""

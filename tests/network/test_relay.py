@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.relay import CHUNK_BYTES, HOST, Line, Relay
+from tests.network.relay import CHUNK_BYTES, HOST, Line, Relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

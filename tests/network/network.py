@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from pol_abci.client.holdings import Standing
     from pol_abci.node.supervisor import ChildCommand
     from pol_abci.rules.params import Address, Params
-    from tests.e2e.relay import Relays
+    from tests.network.relay import Relays
 
 REPOSITORY = str(Path(__file__).parents[2])
 PROGRAM = "pol_abci.cli"

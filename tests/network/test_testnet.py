@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.network import make_network_homes
 from tests.e2e.quick_home import read_chain, run_program, strip_accuracy
+from tests.network.network import make_network_homes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.network]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.timeout(600)

@@ -1,6 +1,6 @@
 """A node whose proposals are hostile.
 
-    python -m tests.e2e.byzantine start --home HOME
+    python -m tests.network.byzantine start --home HOME
 
 does what `pol-abci start` does, but for its proposals: once the chain has a generation, each time
 that its validator's turn comes, it proposes the next of `ATTACKS`, over and over; and once the home

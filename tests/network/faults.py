@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from pol_abci.store.environment import DATA_FILE
 from tests.e2e.faults import read_generations, refuse_writes_of
-from tests.e2e.network import run_network
-from tests.e2e.payments import Payments
 from tests.e2e.quick_home import run_program, wait_for
-from tests.e2e.relay import Relays
+from tests.network.network import run_network
+from tests.network.payments import Payments
+from tests.network.relay import Relays
 
 if TYPE_CHECKING:
     import random
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pol_abci.rules.params import Params
-    from tests.e2e.network import Network, Node
+    from tests.network.network import Network, Node
 
 VALIDATORS = 4
 PROCESSES = ("app", "cometbft", "verifier", "miner")

@@ -16,7 +16,7 @@ from pol_abci.rules.errors import CODE_OK
 from pol_abci.rules.params import Amount
 
 if TYPE_CHECKING:
-    from tests.e2e.network import Network, Node
+    from tests.network.network import Network, Node
 
 LOOKS, LOOK_S = 8, 0.25
 """At one node for a payment, before it is offered to the next one."""

@@ -15,8 +15,8 @@ from pol_abci.client.transactions import build_unjail
 from pol_abci.node.init import INITIAL_BALANCE
 from pol_abci.rules.errors import BarredValidator
 from pol_abci.rules.ledger import compute_reward
-from tests.e2e.network import make_twin, run_network
 from tests.e2e.quick_home import run_program, wait_for
+from tests.network.network import make_twin, run_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pol_abci.client.holdings import Standing
     from pol_abci.rules.codec import Account
     from pol_abci.rules.params import Params
-    from tests.e2e.network import Node
+    from tests.network.network import Node
 
-pytestmark = [pytest.mark.e2e, pytest.mark.network]
+pytestmark = pytest.mark.e2e
 
 MATURITY = 4
 SLOTS_EACH = 50

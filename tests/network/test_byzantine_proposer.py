@@ -10,17 +10,17 @@ import pytest
 from pol_abci.client.keys import AccountKey, load_consensus_seed
 from pol_abci.node.layout import get_consensus_key_file
 from pol_abci.rules.address import compute_consensus_address
-from tests.e2e import byzantine
-from tests.e2e.byzantine import ATTACKS, EXCEED
-from tests.e2e.network import run_network
 from tests.e2e.quick_home import read_chain, strip_accuracy, wait_until
+from tests.network import byzantine
+from tests.network.byzantine import ATTACKS, EXCEED
+from tests.network.network import run_network
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pol_abci.node.home import Home
 
-pytestmark = [pytest.mark.e2e, pytest.mark.network]
+pytestmark = pytest.mark.e2e
 
 REFUSED = re.compile(
     r'event="a proposal is refused" height=\d+ proposer=(\w+) .*code=(\d+) reason='
