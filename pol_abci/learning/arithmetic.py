@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pol_abci.rules.errors import PolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAGNITUDE_LIMIT = 2.0**60
 """An input of Q, a weight or a statistic of at least this size makes its step invalid."""
@@ -93,12 +97,12 @@ class TreeSum:
     """The fixed halving tree over the rows of a buffer [rows, …] that the caller fills.
 
     With h the largest power of two below the number of rows, rows h… are added onto rows 0…,
-    then halves until one is left.
+    then halves until one is left. `sum` leaves its argument as it is.
     """
 
     def __init__(self, buffer: Tensor) -> None:
         self.buffer = buffer
-        self._halvings = []
+        self._halvings: list[tuple[Tensor, Tensor]] = []
         rows = buffer.shape[0]
         while rows > 1:
             half = 1 << ((rows - 1).bit_length() - 1)
@@ -108,7 +112,21 @@ class TreeSum:
 
     def reduce(self) -> Tensor:
         """Sum the buffer's rows, destroying it; the result is its first row."""
-        for low, high in self._halvings:
+        return self._reduce(self._halvings)
+
+    def sum(self, rows: Tensor) -> Tensor:
+        """Sum other rows than the buffer's, of its shape; the result is the buffer's first row."""
+        if not self._halvings:
+            return self._sum.copy_(rows[0])
+        low, high = self._halvings[0]
+        added, half = len(low), len(rows) - len(high)
+        torch.add(rows[:added], rows[half:], out=low)
+        if added < half:
+            self.buffer[added:half].copy_(rows[added:half])
+        return self._reduce(self._halvings[1:])
+
+    def _reduce(self, halvings: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        for low, high in halvings:
             low.add_(high)
         return self._sum
 
@@ -136,6 +154,5 @@ class SoftmaxGradient:
         x = logits.double()
         x.sub_(x.amax(1, keepdim=True)).clamp_min_(_MIN_EXP_ARGUMENT)
         powers = compute_exp(x)
-        self._sum.buffer.copy_(powers.t())
-        powers.div_(self._sum.reduce()[:, None])
+        powers.div_(self._sum.sum(powers.t())[:, None])
         return powers.sub_(self._one_hot[labels]).div_(self._batch_size).float()

@@ -61,3 +61,11 @@ class Axis:
         """Positions of the padded axis that a live tap sees, one an output."""
         first = self.start + tap
         return slice(first, first + (self.output - 1) * self.stride + 1, self.stride)
+
+    def meet(self, tap: int) -> tuple[slice, slice]:
+        """Of the data, what a live tap sees; and of the outputs, those that see it there."""
+        shift = self.start - self.before + tap
+        first = max(0, -(shift // self.stride))
+        last = min(self.output - 1, (self.size - 1 - shift) // self.stride)
+        inputs = slice(first * self.stride + shift, last * self.stride + shift + 1, self.stride)
+        return inputs, slice(first, last + 1)

@@ -71,11 +71,12 @@ class Contraction(Protocol):
         """
         ...
 
-    def quantise_images(self, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor, int]:
+    def quantise_images(self, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         """Q with a scale of each image, into `out` [digits, N, …]: batches do not matter then.
 
         Returns units float32 [N]; bool [N], false for images with a value that is not finite or
-        reaches 2^60 (their integers become zeros); and the digits in use.
+        reaches 2^60 (their integers become zeros); and of each image the digits in use. What lies
+        above those is zero, or undefined where no image uses it.
         """
         ...
 
@@ -136,7 +137,8 @@ class _Images(NamedTuple):
     """_ROUND + integers, [N, values]."""
     units: Tensor
     is_valid: Tensor
-    top: int
+    tops: list[float]
+    """The greatest integer's magnitude, by image."""
 
 
 def _round_images(values: Tensor, bits: int) -> _Images:
@@ -148,12 +150,12 @@ def _round_images(values: Tensor, bits: int) -> _Images:
     magnitude = magnitude.masked_fill_(is_zero, ZERO_LIMIT).double()
     exponents = torch.frexp(torch.mul(magnitude, 1.0 + 2.0 ** (1 - bits))).exponent - (bits - 1)
     inverse = power_of_two(-exponents)
-    largest = magnitude.mul_(inverse).amax().round()
-    top, zeros = torch.stack((largest, is_zero.sum())).tolist()  # the device is asked once
+    # The device is asked once.
+    *tops, zeros = torch.cat((magnitude.mul_(inverse).round_(), is_zero.sum()[None])).tolist()
     rounded = torch.mul(rows, inverse.float()[:, None]).add_(_ROUND)
     if zeros:
         rounded.masked_fill_(is_zero[:, None], _ROUND.item())
-    return _Images(rounded, power_of_two(exponents).float(), is_valid, int(top))
+    return _Images(rounded, power_of_two(exponents).float(), is_valid, tops)
 
 
 class FloatContraction:
@@ -187,11 +189,11 @@ class FloatContraction:
         out.sub_(_ROUND)
         return Scale(unit, 1)
 
-    def quantise_images(self, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor, int]:
+    def quantise_images(self, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         """See `Contraction`."""
         images = _round_images(values, self.bits)
         torch.sub(images.rounded.view(values.shape), _ROUND, out=out[0])
-        return images.units, images.is_valid, 1
+        return images.units, images.is_valid, [1] * len(values)
 
     def restore(self, quantised: Tensor, scale: Scale, out: Tensor) -> None:
         """See `Contraction`."""
@@ -247,11 +249,11 @@ class DigitContraction:
             _write_digits(rounded, target)
         return Scale(unit, digits)
 
-    def quantise_images(self, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor, int]:
+    def quantise_images(self, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         """See `Contraction`."""
         images = _round_images(values, self.bits)
-        digits = _count_digits(images.top)
-        _write_digits(images.rounded.view(values.shape), out[:digits])
+        digits = [_count_digits(top) for top in images.tops]
+        _write_digits(images.rounded.view(values.shape), out[: max(digits)])
         return images.units, images.is_valid, digits
 
     def restore(self, quantised: Tensor, scale: Scale, out: Tensor) -> None:
@@ -274,18 +276,17 @@ class DigitContraction:
             return product if out is None else out.copy_(product)
         if self.digits == 1:
             return torch._int_mm(left[0], right[0], out=out)  # noqa: SLF001 - torch has no other name for it
-        by_weight: list[Tensor | None] = [None] * (len(left) + len(right) - 1)
+        by_weight: list[Tensor] = []
         for j, digits in enumerate(right):
             for i, product in enumerate(_multiply_each(left, digits)):
-                known = by_weight[i + j]
-                by_weight[i + j] = product if known is None else known.add_(product)
-        total: Tensor | None = None
-        for products in reversed(by_weight):
-            assert products is not None
-            total = (
-                products.double() if total is None else total.mul_(2.0**_DIGIT_BITS).add_(products)
-            )
-        assert total is not None
+                if i + j < len(by_weight):
+                    by_weight[i + j].add_(product)
+                else:
+                    by_weight.append(product)
+        # Whole numbers below 2^53: whether product and sum are fused does not matter.
+        total = by_weight[0].double()
+        for weight, products in enumerate(by_weight[1:], start=1):
+            total.add_(products, alpha=2.0 ** (_DIGIT_BITS * weight))
         return total if out is None else out.copy_(total)
 
 
@@ -297,7 +298,7 @@ def _multiply_each(left: Tensor, right: Tensor) -> list[Tensor]:
     return [torch._int_mm(digit, right) for digit in left]  # noqa: SLF001 - as above
 
 
-def _count_digits(top: int) -> int:
+def _count_digits(top: float) -> int:
     """Digits that integers up to `top` in magnitude need."""
     digits, limit = 1, 127
     while top > limit:

@@ -16,6 +16,8 @@ from pol_abci.learning.contraction import choose_contraction, contract, make_ope
 from pol_abci.learning.layer import MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from pol_abci.learning.axis import Pair
@@ -89,7 +91,8 @@ class Conv2d:
         units, digits = evaluation.quantise(contraction, inputs, im2col.inside)
         for tile in im2col.tiles:
             out = outputs[tile.images].view(-1, self.filters)
-            evaluation.contract(contraction, tile.fill(digits), name, units[tile.images], out)
+            matrix = tile.fill(max(digits[tile.images]))
+            evaluation.contract(contraction, matrix, name, units[tile.images], out)
         if self.has_bias:
             outputs.add_(evaluation.weights[f"{self.name}.bias"])
         return outputs
@@ -189,32 +192,54 @@ class Col2im:
     def __init__(
         self, layer: Conv2d, batch_size: int, dtype: torch.dtype, workspace: Workspace
     ) -> None:
-        rows, columns, channels = layer.rows, layer.columns, layer.input_shape[2]
+        rows, columns = layer.rows, layer.columns
+        height, width, channels = layer.input_shape
         lines = batch_size * rows.output
         self.matrix = workspace.get("columns", (lines * columns.output, layer.products), dtype)
         taps = self.matrix.view(lines, columns.output, rows.taps, columns.taps, channels)
-        self._wide = workspace.get("wide", (lines, columns.padded, rows.taps, channels), dtype)
-        self._across = [
-            (self._wide[:, columns.seen_by(tap)], taps[:, :, :, tap]) for tap in range(columns.taps)
-        ]
-        wide = self._wide.view(batch_size, rows.output, columns.padded, rows.taps, channels)
-        self._images = workspace.get(
-            "images", (batch_size, rows.padded, columns.padded, channels), dtype
+        wide = workspace.get("wide", (lines, width, rows.taps, channels), dtype)
+        self._across = _Sum(
+            columns,
+            [taps[:, :, :, tap] for tap in range(columns.taps)],
+            wide,
         )
-        self._down = [
-            (self._images[:, rows.seen_by(tap)], wide[:, :, :, tap]) for tap in range(rows.taps)
-        ]
-        self._inside = self._images[:, rows.inside, columns.inside]
+        lines_of_images = wide.view(batch_size, rows.output, width, rows.taps, channels)
+        self._images = workspace.get("images", (batch_size, height, width, channels), dtype)
+        self._down = _Sum(
+            rows,
+            [lines_of_images[:, :, :, tap] for tap in range(rows.taps)],
+            self._images,
+        )
 
     def sum(self, exponent: int, out: Tensor) -> None:
         """Write RN32 of the sums, in units of 2^exponent, to `out` [N, H, W, C]."""
-        self._wide.zero_()
-        for target, source in self._across:
-            target.add_(source)
-        self._images.zero_()
-        for target, source in self._down:
-            target.add_(source)
-        out.copy_(self._inside).mul_(2.0**exponent)
+        self._across.compute()
+        self._down.compute()
+        out.copy_(self._images).mul_(2.0**exponent)
+
+
+class _Sum:
+    """Of what each tap gives to the data along the second axis of `out`, by tap [_, outputs, …]."""
+
+    def __init__(self, axis: Axis, sources: Sequence[Tensor], out: Tensor) -> None:
+        self._out = out
+        self._first: Tensor | None = None
+        self._terms = []
+        for tap, source in enumerate(sources):
+            inputs, outputs = axis.meet(tap)
+            target, term = out[:, inputs], source[:, outputs]
+            if self._first is None and target.shape == out.shape:
+                self._first = term
+            else:
+                self._terms.append((target, term))
+
+    def compute(self) -> None:
+        if self._first is None:
+            self._out.zero_()
+        else:
+            self._out.copy_(self._first)
+        for target, term in self._terms:
+            target.add_(term)
 
 
 class _Weights:

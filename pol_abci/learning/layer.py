@@ -144,8 +144,10 @@ class Evaluation:
             longest=length,
         )
 
-    def quantise(self, contraction: Contraction, values: Tensor, out: Tensor) -> tuple[Tensor, int]:
-        """Write the integers of each image to `out` [D, N, …]; units [N] and the digits in use.
+    def quantise(
+        self, contraction: Contraction, values: Tensor, out: Tensor
+    ) -> tuple[Tensor, list[int]]:
+        """Write integers of each image to `out` [D, N, …]; units [N], and digits in use by image.
 
         Images that are not finite, or too big, are noted as invalid.
         """

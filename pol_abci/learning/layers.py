@@ -102,8 +102,7 @@ class _BoundBatchNorm:
 
     def forward(self, inputs: Tensor) -> Tensor:
         deviations = inputs.view(self._output_rows.shape)
-        self._sum.buffer.copy_(deviations)
-        torch.div(self._sum.reduce(), self._count, out=self._mean)
+        torch.div(self._sum.sum(deviations), self._count, out=self._mean)
         deviations.sub_(self._mean)
         torch.mul(deviations, deviations, out=self._sum.buffer)
         squares = self._sum.reduce()
@@ -266,7 +265,7 @@ class Linear:
         shape = (contraction.digits, *inputs.shape)
         stored = evaluation.workspace.get(None, shape, contraction.stored)
         units, digits = evaluation.quantise(contraction, inputs, stored)
-        rows = stored[:digits].to(contraction.dtype)
+        rows = stored[: max(digits)].to(contraction.dtype)
         evaluation.contract(contraction, rows, name, units, outputs)
         return outputs.add_(evaluation.weights[f"{self.name}.bias"]) if self.has_bias else outputs
 

@@ -128,12 +128,10 @@ class _BoundMaxPool2d:
         shape = (size, *layer.output_shape)
         self._outputs = workspace.get(None, shape, torch.float32)
         self._winners = workspace.get(None, shape, torch.int16)
-        self._is_won = workspace.get("mask", shape, torch.bool)
+        self._is_greater = workspace.get("mask", shape, torch.int16)
+        self._is_won = workspace.get("columns", shape, torch.float32)
         self._won = workspace.get("sum", shape, torch.float32)
         self._input_gradient = workspace.get(None, (size, *layer.input_shape), torch.float32)
-        self._zero = torch.zeros((), device=binding.device)
-        taps = layer.rows.taps * layer.columns.taps
-        self._numbers = torch.arange(taps, dtype=torch.int16, device=binding.device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs = self._outputs
@@ -141,18 +139,19 @@ class _BoundMaxPool2d:
         outputs.copy_(first)
         self._winners.zero_()
         for tap, seen in enumerate(others, start=1):
-            # Of equals the first stays.
-            torch.gt(seen, outputs, out=self._is_won)
-            torch.where(self._is_won, self._numbers[tap], self._winners, out=self._winners)
+            # Of equals the first stays; a later tap that is greater has the greater number.
+            torch.gt(seen, outputs, out=self._is_greater)
+            torch.maximum(self._winners, self._is_greater.mul_(tap), out=self._winners)
             torch.maximum(outputs, seen, out=outputs)
         return outputs
 
     def backward(self, gradient: Tensor) -> Tensor:
         gathering = self._windows.gather(self._input_gradient)
+        # Chosen, not multiplied: infinity times 0 is no number. `where` takes five times as long.
+        choose = torch.ops.aten.threshold_backward.grad_input
         for tap, target in enumerate(gathering.taps):
             torch.eq(self._winners, tap, out=self._is_won)
-            # Chosen, not multiplied: infinity times 0 is no number.
-            target.add_(torch.where(self._is_won, gradient, self._zero, out=self._won))
+            target.add_(choose(gradient, self._is_won, 0.5, grad_input=self._won))
         return gathering.finish()
 
 
