@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from pol_abci.learning.arithmetic import TreeSum, compute_magnitude
-from pol_abci.learning.axis import Axis
 from pol_abci.learning.contraction import choose_contraction, contract, make_operand
 from pol_abci.learning.layer import MemoryUse, TensorSpec
+from pol_abci.learning.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from pol_abci.learning.axis import Pair
     from pol_abci.learning.contraction import Contraction, Scale
     from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, Shape
+    from pol_abci.learning.window import Axis, Pair
     from pol_abci.learning.workspace import Workspace
 
 # A tile's matrix fits what cores have of second-level cache.
@@ -46,25 +46,19 @@ class Conv2d:
     memory: ClassVar = MemoryUse()
 
     @property
-    def rows(self) -> Axis:
-        """The vertical axis."""
-        return Axis(self.input_shape[0], self.kernel[0], self.stride[0], self.padding[0])
-
-    @property
-    def columns(self) -> Axis:
-        """The horizontal axis."""
-        return Axis(self.input_shape[1], self.kernel[1], self.stride[1], self.padding[1])
+    def window(self) -> Window:
+        """What each output sees."""
+        return Window.over(self.input_shape, self.kernel, self.stride, self.padding)
 
     @property
     def products(self) -> int:
         """Products to each output value: live taps times channels."""
-        return self.rows.taps * self.columns.taps * self.input_shape[2]
+        return self.window.taps * self.input_shape[2]
 
     @property
     def is_pointwise(self) -> bool:
         """Whether each output sees one input, the one at its own place."""
-        shape = (self.rows.output, self.columns.output)
-        return self.rows.taps * self.columns.taps == 1 and shape == self.input_shape[:2]
+        return self.window.taps == 1 and self.window.output_shape == self.input_shape[:2]
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -76,7 +70,7 @@ class Conv2d:
     @property
     def output_shape(self) -> Shape:
         """(H, W, filters)."""
-        return (self.rows.output, self.columns.output, self.filters)
+        return (*self.window.output_shape, self.filters)
 
     def bind(self, binding: Binding, *, is_first: bool) -> BoundLayer:
         """The layer that trains."""
@@ -119,7 +113,7 @@ class Im2col:
         workspace: Workspace,
         padded: str | None,
     ) -> None:
-        rows, columns, channels = layer.rows, layer.columns, layer.input_shape[2]
+        rows, columns, channels = layer.window.rows, layer.window.columns, layer.input_shape[2]
         shape = (contraction.digits, batch_size, rows.padded, columns.padded, channels)
         images = workspace.get(padded, shape, contraction.stored)
         if shape[2:] != layer.input_shape:
@@ -141,7 +135,7 @@ class Im2col:
 
 def _count_images_of_tile(layer: Conv2d, batch_size: int, contraction: Contraction) -> int:
     """Images whose matrix fits a cache, or is about as big as that of the weights."""
-    pixels = layer.rows.output * layer.columns.output
+    pixels = layer.window.pixels
     bytes_of_row = layer.products * min(contraction.digits, 2) * contraction.dtype.itemsize
     rows = max(_TILE_BYTES // bytes_of_row, layer.filters)
     tiles = -(-batch_size // max(1, rows // pixels))
@@ -161,7 +155,7 @@ class Tile:
     ) -> None:
         digits, self.size = windows.shape[:2]
         self.images = slice(start, start + self.size)
-        pixels = layer.rows.output * layer.columns.output
+        pixels = layer.window.pixels
         self.rows = slice(start * pixels, (start + self.size) * pixels)
         shape = (digits, self.size * pixels, layer.products)
         self._windows, self._target = windows, None
@@ -192,7 +186,7 @@ class Col2im:
     def __init__(
         self, layer: Conv2d, batch_size: int, dtype: torch.dtype, workspace: Workspace
     ) -> None:
-        rows, columns = layer.rows, layer.columns
+        rows, columns = layer.window.rows, layer.window.columns
         height, width, channels = layer.input_shape
         lines = batch_size * rows.output
         self.matrix = workspace.get("columns", (lines * columns.output, layer.products), dtype)
@@ -269,7 +263,7 @@ class _BoundConv2d:
         self._outputs = workspace.get(None, (size, *layer.output_shape), torch.float32)
         self._output_matrix = self._outputs.view(-1, layer.filters)
         rows = self._output_matrix.shape[0]
-        seen_by = layer.rows.taps * layer.columns.taps * layer.filters
+        seen_by = layer.window.taps * layer.filters
         arithmetic, products = binding.arithmetic, rows * layer.products * layer.filters
         self._forward = choose_contraction(
             arithmetic.forward_bits,

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from pol_abci.learning.arithmetic import TreeSum
-from pol_abci.learning.axis import Axis
 from pol_abci.learning.layer import MemoryUse
+from pol_abci.learning.window import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.axis import Pair
     from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, Shape, TensorSpec
+    from pol_abci.learning.window import Pair
     from pol_abci.learning.workspace import Workspace
 
 
@@ -36,14 +36,9 @@ class MaxPool2d:
     memory: ClassVar = MemoryUse()
 
     @property
-    def rows(self) -> Axis:
-        """The vertical axis."""
-        return Axis(self.input_shape[0], self.kernel[0], self.stride[0], self.padding[0])
-
-    @property
-    def columns(self) -> Axis:
-        """The horizontal axis."""
-        return Axis(self.input_shape[1], self.kernel[1], self.stride[1], self.padding[1])
+    def window(self) -> Window:
+        """What each output sees."""
+        return Window.over(self.input_shape, self.kernel, self.stride, self.padding)
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -53,7 +48,7 @@ class MaxPool2d:
     @property
     def output_shape(self) -> Shape:
         """(H, W, C), C that of the input."""
-        return (self.rows.output, self.columns.output, self.input_shape[2])
+        return (*self.window.output_shape, self.input_shape[2])
 
     def bind(self, binding: Binding, *, is_first: bool) -> BoundLayer:
         """The layer that trains."""
@@ -78,7 +73,7 @@ class _Windows:
     """Views of images by tap: what each window sees through it, in row-major order of taps."""
 
     def __init__(self, layer: MaxPool2d | AvgPool2d, batch_size: int, workspace: Workspace) -> None:
-        rows, columns = layer.rows, layer.columns
+        rows, columns = layer.window.rows, layer.window.columns
         self._seen = [
             (slice(None), rows.seen_by(i), columns.seen_by(j))
             for i in range(rows.taps)
@@ -166,14 +161,9 @@ class AvgPool2d:
     memory: ClassVar = MemoryUse()
 
     @property
-    def rows(self) -> Axis:
-        """The vertical axis."""
-        return Axis(self.input_shape[0], self.kernel[0], self.stride[0], 0)
-
-    @property
-    def columns(self) -> Axis:
-        """The horizontal axis."""
-        return Axis(self.input_shape[1], self.kernel[1], self.stride[1], 0)
+    def window(self) -> Window:
+        """What each output sees."""
+        return Window.over(self.input_shape, self.kernel, self.stride, (0, 0))
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -183,7 +173,7 @@ class AvgPool2d:
     @property
     def output_shape(self) -> Shape:
         """(H, W, C), C that of the input."""
-        return (self.rows.output, self.columns.output, self.input_shape[2])
+        return (*self.window.output_shape, self.input_shape[2])
 
     def bind(self, binding: Binding, *, is_first: bool) -> BoundLayer:
         """The layer that trains."""

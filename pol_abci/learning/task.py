@@ -194,7 +194,7 @@ def _count_backward_products(layers: tuple[Layer, ...], batch_size: int) -> int:
     counts = []
     for layer in layers:
         if isinstance(layer, Conv2d):
-            taps = layer.rows.taps * layer.columns.taps
+            taps = layer.window.taps
             counts += [_count_rows(layer, batch_size), taps * layer.filters]
         elif isinstance(layer, Linear):
             counts += [batch_size, layer.outputs]

@@ -17,9 +17,9 @@ from pol_abci.learning.layers import BatchNorm, Linear
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.axis import Axis
     from pol_abci.learning.graph import Model
     from pol_abci.learning.layer import Shape
+    from pol_abci.learning.window import Axis
 
 
 def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:
 
 def _lay_out_convolution(layer: Conv2d, weight: Tensor) -> Tensor:
     """[live taps * C, O] to [O, C, kernel, kernel]."""
-    rows, columns = layer.rows, layer.columns
+    rows, columns = layer.window.rows, layer.window.columns
     live = weight.view(rows.taps, columns.taps, layer.input_shape[2], layer.filters)
     full = torch.zeros(layer.filters, layer.input_shape[2], *layer.kernel)
     full[:, :, _get_live(rows), _get_live(columns)] = live.permute(3, 2, 0, 1)

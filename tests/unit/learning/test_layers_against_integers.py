@@ -234,4 +234,4 @@ def test_relu_passes_where_its_output_is_above_zero() -> None:
 
 def test_taps_in_two_pieces_are_refused() -> None:
     with pytest.raises(ValueError, match="one piece"):
-        _ = make_convolution((1, 1, 1), 1, 3, 2, 2).rows
+        _ = make_convolution((1, 1, 1), 1, 3, 2, 2).window

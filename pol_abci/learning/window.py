@@ -1,8 +1,12 @@
-"""How the window of a convolution or a pooling moves along one axis of an image."""
+"""How the window of a convolution or a pooling moves over an image, axis by axis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Pair = tuple[int, int]
 """Of the vertical and of the horizontal axis."""
@@ -69,3 +73,31 @@ class Axis:
         last = min(self.output - 1, (self.size - 1 - shift) // self.stride)
         inputs = slice(first * self.stride + shift, last * self.stride + shift + 1, self.stride)
         return inputs, slice(first, last + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window over images: its vertical and its horizontal axis."""
+
+    rows: Axis
+    columns: Axis
+
+    @classmethod
+    def over(cls, shape: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> Window:
+        """The window of a layer whose inputs are images of this shape (H, W, …)."""
+        return cls(*map(Axis, shape[:2], kernel, stride, padding))
+
+    @property
+    def taps(self) -> int:
+        """Live taps."""
+        return self.rows.taps * self.columns.taps
+
+    @property
+    def output_shape(self) -> Pair:
+        """(H', W')."""
+        return self.rows.output, self.columns.output
+
+    @property
+    def pixels(self) -> int:
+        """H' * W'."""
+        return self.rows.output * self.columns.output
