@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pol_abci.client.keys import AccountKey, PassphraseMissing
+from pol_abci.client.keys import AccountKey, KeyFile, PassphraseMissing
 from pol_abci.client.private_files import KeyFileError, read_private_text
 from pol_abci.client.sealing import PASSPHRASE_VARIABLE
 
@@ -35,6 +35,20 @@ def load_key(path: Path, passphrase_file: Path | None) -> AccountKey:
     return AccountKey.load(path, lambda: get_passphrase(path, passphrase_file))
 
 
+def find_passphrase(path: Path, passphrase_file: Path | None) -> str | None:
+    """Return the passphrase of the key in `path`, tried on it; None where it has none.
+
+    Raises
+    ------
+    KeyFileError
+        When the key cannot be read with it, or nobody is there to be asked.
+    """
+    file = KeyFile.read(path)
+    passphrase = get_passphrase(path, passphrase_file) if file.is_sealed else None
+    file.unlock(lambda: passphrase or "")
+    return passphrase
+
+
 def get_passphrase(path: Path, passphrase_file: Path | None) -> str:
     """Return the passphrase of the key in `path`, from the first place that has one.
 
@@ -43,7 +57,7 @@ def get_passphrase(path: Path, passphrase_file: Path | None) -> str:
     KeyFileError
         When there is none, and no terminal to ask at.
     """
-    given = _find_passphrase(passphrase_file)
+    given = _read_given(passphrase_file)
     if given is not None:
         return given
     if not has_terminal():
@@ -64,7 +78,7 @@ def choose_passphrase(path: Path, passphrase_file: Path | None, *, environment: 
     KeyFileError
         When there is none, or an empty one.
     """
-    given = _find_passphrase(passphrase_file, environment=environment)
+    given = _read_given(passphrase_file, environment=environment)
     if given is None:
         if not has_terminal():
             raise PassphraseMissing(
@@ -83,7 +97,7 @@ def has_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _find_passphrase(file: Path | None, *, environment: bool = True) -> str | None:
+def _read_given(file: Path | None, *, environment: bool = True) -> str | None:
     if file is not None:
         return read_private_text(file, "passphrase").rstrip("\r\n")
     return os.environ.get(PASSPHRASE_VARIABLE) if environment else None

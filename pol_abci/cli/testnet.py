@@ -30,6 +30,7 @@ from pol_abci.cli.init import (
     to_ms,
 )
 from pol_abci.cli.logs import log_format_option, log_level_option
+from pol_abci.cli.passphrase import find_passphrase, passphrase_file_option
 from pol_abci.cli.progress import poll_and_note
 from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, hold_signals, run_until_stopped
@@ -176,6 +177,7 @@ def _refuse_misplaced_options(ctx: click.Context) -> None:
     metavar="N",
     help="Stop once all nodes have N new generations; without it, on Ctrl-C.",
 )
+@passphrase_file_option
 @log_level_option
 @log_format_option
 def up(
@@ -183,6 +185,7 @@ def up(
     home: Path,
     miners: int | None,
     generations: int | None,
+    passphrase_file: Path | None,
     log_level: str,
     log_format: str | None,
 ) -> None:
@@ -193,13 +196,14 @@ def up(
     homes = load_testnet(home)
     if miners is not None and miners > len(homes):
         raise click.UsageError(f"--miners {miners}: there are {len(homes)} nodes, one miner each")
+    mining = homes[: DEFAULT_MINERS if miners is None else miners]
     for each in homes:
         each.check_free()
     work = _run(
         homes,
         find_cometbft(report),
         str(home),
-        miners=min(DEFAULT_MINERS, len(homes)) if miners is None else miners,
+        passphrases=[find_passphrase(each.account_file, passphrase_file) for each in mining],
         generations=generations,
         log_options=("--log-level", log_level, "--log-format", log_format or "plain"),
     )
@@ -214,11 +218,14 @@ async def _run(
     cometbft: Path,
     label: str,
     *,
-    miners: int,
+    passphrases: Sequence[str | None],
     generations: int | None,
     log_options: tuple[str, ...],
 ) -> None:
-    """Run all nodes until they have made their generations or this is cancelled."""
+    """Run all nodes until they have made their generations or this is cancelled.
+
+    The first ones mine, as many as there are passphrases of their accounts.
+    """
     nodes: list[_Node] = []
     async with AsyncExitStack() as stack:
         show = open_screen(stack, TestnetView, TestnetNarrator().tell)
@@ -226,7 +233,11 @@ async def _run(
             rpc = await stack.enter_async_context(
                 RpcClient(home.settings.rpc_url, timeout_s=RPC_TIMEOUT_S)
             )
-            nodes.append(_Node(home, rpc, cometbft, log_options, is_mining=number < miners))
+            is_mining = number < len(passphrases)
+            passphrase = passphrases[number] if is_mining else None
+            nodes.append(
+                _Node(home, rpc, cometbft, log_options, is_mining=is_mining, passphrase=passphrase)
+            )
         await _watch(nodes, homes[0].settings.chain_id, label, generations, show)
 
 
@@ -241,12 +252,14 @@ class _Node:
         log_options: tuple[str, ...],
         *,
         is_mining: bool,
+        passphrase: str | None,
     ) -> None:
         children = compose_children(
             home,
             cometbft,
             on_miner_line=self._hear_miner if is_mining else None,
             log_options=log_options,
+            passphrase=passphrase,
         )
         self.ready = asyncio.Event()
         self.supervisor = Supervisor(home.path, children)

@@ -29,14 +29,13 @@ from pol_abci.cli.init import (
 )
 from pol_abci.cli.logs import log_format_option, log_level_option
 from pol_abci.cli.observer import Observer
-from pol_abci.cli.passphrase import get_passphrase, passphrase_file_option
+from pol_abci.cli.passphrase import find_passphrase, passphrase_file_option
 from pol_abci.cli.plain import Narrator
 from pol_abci.cli.plot import FIGURE_NAME, load_history, write_figure
 from pol_abci.cli.progress import poll_and_note
 from pol_abci.cli.screen import open_screen
 from pol_abci.cli.stopping import exit_after, run_until_stopped
 from pol_abci.cli.view import LiveView
-from pol_abci.client.keys import KeyFile
 from pol_abci.client.rpc import RpcClient
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
@@ -115,7 +114,7 @@ def up(
         here = replace(here, settings=replace(here.settings, data_dir=data_dir.absolute()))
     check_device_apart(here.settings.device)
     here.check_free()
-    passphrase = _unlock(here, passphrase_file) if is_mining else None
+    passphrase = find_passphrase(here.account_file, passphrase_file) if is_mining else None
     log_options = ("--log-level", log_level, "--log-format", log_format or "plain")
     work = _run(
         here,
@@ -144,14 +143,6 @@ def _refuse_settings_of_new_homes(ctx: click.Context) -> None:
                 f"--{flag} is for a new home, and this one exists: leave it "
                 f"out, or choose another folder with --home"
             )
-
-
-def _unlock(here: Home, passphrase_file: Path | None) -> str | None:
-    """Try the account's key before anything runs; its passphrase, None where it has none."""
-    file = KeyFile.read(here.account_file)
-    passphrase = get_passphrase(here.account_file, passphrase_file) if file.is_sealed else None
-    file.unlock(lambda: passphrase or "")
-    return passphrase
 
 
 async def _run(

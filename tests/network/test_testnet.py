@@ -19,8 +19,19 @@ pytestmark = pytest.mark.e2e
 async def test_two_nodes_in_one_terminal_make_one_chain_and_stop_together(tmp_path: Path) -> None:
     # So difficult that each generation stays for seconds, and is told before the next one comes.
     homes = make_network_homes(tmp_path / "testnet", 2, difficulty_bits=11.0)
+    words = tmp_path / "words"
+    words.touch(mode=0o600)
+    words.write_text("open sesame")
+    sealing = ("keys", "passphrase", homes[0].account_file, "--new-passphrase-file", words)
+    async with run_program(*sealing) as seal:
+        assert await seal.wait() == 0, "\n".join(seal.lines)
+
     command = ("testnet", "up", "--home", tmp_path / "testnet", "--miners", "1")
-    async with run_program(*command, "--generations", "2") as up:
+    async with run_program(*command) as refused:
+        assert await refused.wait() == 1
+    assert "give --passphrase-file FILE" in "\n".join(refused.lines)
+
+    async with run_program(*command, "--generations", "2", "--passphrase-file", words) as up:
         assert await up.wait() == 0, "\n".join(up.lines)
     text = "\n".join(up.lines)
     assert "node0 miner: running" in text
