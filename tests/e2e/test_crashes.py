@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-ROUNDS = 2
-
 
 @pytest.mark.timeout(900)
 async def test_kills_stops_and_a_full_disk_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -38,9 +36,8 @@ async def test_kills_stops_and_a_full_disk_lose_and_double_nothing(tmp_path: Pat
     ):
         await wait_for_generation(rpc, 2)
         victim = Victim(home, up, rpc, random.Random(20))
-        for _ in range(ROUNDS):
-            for process in PARTS:
-                await victim.kill(process)
+        for process in PARTS:
+            await victim.kill(process)
         for process in PARTS:
             await victim.stop(process)
         await victim.refuse_writes()
