@@ -4,8 +4,8 @@
 
 Chains run in virtual time (`virtual_chain.py`). What each run gave is kept in FOLDER, one file a
 run, so that a study that was stopped goes on, on another machine too; at the end the tables of
-docs/study.md are written anew from all of it, and the figure when each preset has a run. A file is
-in the way of a new run: delete it to have the run done again.
+docs/study.md are written anew from all of it, and the figure when each preset has a run. A run
+whose parameters are others by now is done again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pol_abci.node.presets import load_preset
+from pol_abci.rules.genesis import params_to_json
 from studies.plain_sgd import train
 from studies.report import RUNS, write_figure, write_run, write_tables
 from studies.virtual_chain import VirtualChain
@@ -96,6 +97,17 @@ class Run:
         change = "-".join(str(part) for part in self.change[1:]) or "preset"
         return f"{self.study.preset}-{change}-{self.seed}".replace("_", "-")
 
+    @property
+    def setting(self) -> dict[str, Any]:
+        """All that what it gives depends on, beside the code."""
+        study = self.study
+        return {
+            "params": params_to_json(self.make_params()),
+            "interval_steps": study.interval_steps,
+            "length": self.generations,
+            "count_every": study.count_every,
+        }
+
     def make_params(self) -> Params:
         """The preset's parameters, changed."""
         params = load_preset(self.study.preset).params
@@ -130,6 +142,7 @@ def run(run: Run) -> dict[str, Any]:
         "preset": run.study.preset,
         "change": run.change[1:],
         "seed": run.seed,
+        "setting": run.setting,
         "sizes": [len(part) for part in parts],
         "generations": [asdict(generation) for generation in generations],
         "sgd": sgd,
@@ -150,13 +163,15 @@ def main() -> None:
     results = []
     for each in (run for study in STUDIES for run in list_runs(study)):
         file = folder / f"{each.name}.json"
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        result = kept if kept is not None and kept["setting"] == each.setting else None
         is_wanted = not arguments.tables and arguments.preset in (None, each.study.preset)
-        if is_wanted and not file.exists():
+        if is_wanted and result is None:
             result = run(each)
             write_run(file, result)
             print(f"{each.name}: {result['seconds']} s", flush=True)
-        if file.exists():
-            results.append(json.loads(file.read_text(encoding="utf-8")))
+        if result is not None:
+            results.append(result)
     write_tables(results)
     if {result["preset"] for result in results} == {study.preset for study in STUDIES}:
         write_figure(results)
