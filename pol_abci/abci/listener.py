@@ -5,6 +5,7 @@ A unix socket's file outlives a process that was killed; it is replaced if nobod
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pol_abci.rules.errors import PolError
+
+_PROBE_S = 0.2
 
 
 class InvalidAddress(PolError):
@@ -116,6 +119,27 @@ def remove_stale_socket(path: Path) -> None:
     raise AddressInUse(
         f"{path} is in use: stop the application that listens there, or take another path"
     )
+
+
+def is_listening(address: UnixAddress | TcpAddress, folder: Path) -> bool:
+    """Whether somebody listens there; a relative path starts in `folder`."""
+    if isinstance(address, UnixAddress):
+        path = folder / address.path
+        with contextlib.ExitStack() as ends:
+            try:
+                # By its folder's number: a path may be too long for a socket.
+                number = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                ends.callback(os.close, number)
+                probe = ends.enter_context(socket.socket(socket.AF_UNIX))
+                probe.connect(f"/proc/self/fd/{number}/{path.name}")
+            except OSError:
+                return False
+        return True
+    try:
+        socket.create_connection(address, timeout=_PROBE_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def remove_socket_file(listener: socket.socket) -> None:

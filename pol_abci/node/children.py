@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
+from pol_abci.abci.listener import is_listening, parse_address
 from pol_abci.client.sealing import PASSPHRASE_VARIABLE
 from pol_abci.node.layout import get_account_file, get_cometbft_folder
 from pol_abci.node.supervisor import ChildCommand
@@ -35,10 +37,11 @@ def compose_children(
 ) -> tuple[ChildCommand, ...]:
     """Return the children of a home in the order in which they start; they stop in reverse.
 
-    The app comes first: CometBFT, when it finds none, waits for seconds. `on_miner_line` gets the
-    miner's JSON lines; None is for a node without a miner. `log_options` go to app and miner,
-    `passphrase`, if the account's key has one, to the miner. Paths are relative to the home, which
-    is the children's working directory, since a unix socket's path has room for 100 bytes only.
+    CometBFT starts when the app listens: when it finds none, it waits for seconds. `on_miner_line`
+    gets the miner's JSON lines; None is for a node without a miner. `log_options` go to app and
+    miner, `passphrase`, if the account's key has one, to the miner. Paths are relative to the home,
+    which is the children's working directory, since a unix socket's path has room for 100 bytes
+    only.
     """
     program = (sys.executable, "-m", "pol_abci.cli")
     learning = ["--device", home.settings.device]
@@ -58,6 +61,7 @@ def compose_children(
             ),
             # It signals itself when its app is gone, and at times hangs in stopping, RPC and all.
             ends_with="app",
+            is_due=partial(is_listening, parse_address(home.settings.listen), home.path),
             # Thereafter it answers RPC and makes no block: on a full disk, or a wrong app hash.
             last_words=LAST_WORDS,
         ),

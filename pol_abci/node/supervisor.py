@@ -41,6 +41,8 @@ GRACE_S = 10.0
 """From SIGTERM to SIGKILL."""
 LEAVE_S = 5.0
 """From a child's end to the SIGKILL of one that should have ended with it."""
+DUE_S = 0.05
+"""Between two looks whether a child is due."""
 LISTEN_S = 1.0
 """Between two looks for a child's last words."""
 MAX_LOG_BYTES = 32 * 1024 * 1024
@@ -63,7 +65,8 @@ class ChildCommand:
     `ends_with` names a child that this one does not outlive: it ends by itself when that one has
     ended, and is killed when it hangs in doing so, to be started again. `last_words` are found in
     the line of its log that it writes when it does nothing more and yet stays: it is killed then,
-    likewise, and when a full disk has cut its log off amid a line, which may be this one.
+    likewise, and when a full disk has cut its log off amid a line, which may be this one. `is_due`
+    is what each of its starts waits for.
     """
 
     name: str
@@ -73,6 +76,7 @@ class ChildCommand:
     environment: dict[str, str] = field(default_factory=dict)
     ends_with: str | None = None
     last_words: re.Pattern[bytes] | None = None
+    is_due: Callable[[], bool] | None = None
 
 
 @dataclass(slots=True)
@@ -95,14 +99,15 @@ class Child:
 class Supervisor:
     """Keeps `children` running inside `home` between `async with` and its end.
 
-    They start in the given order with `home` as working directory and stop in the reverse order.
+    They start in the given order, when they are due, and stop in the reverse order; `home` is their
+    working directory.
 
     Raises
     ------
     HomeInUse
         On entry, when another supervisor holds this home.
     ChildFailed
-        On entry, when a child's program cannot be started.
+        On entry, when the program of a child that is due at once cannot be started.
     """
 
     def __init__(
@@ -129,7 +134,8 @@ class Supervisor:
         try:
             self._guard = await _start_guard()
             for child in self.children.values():
-                await self._start(child)
+                if child.command.is_due is None:
+                    await self._start(child)
                 self._tasks[child.command.name] = asyncio.create_task(self._keep(child))
         except BaseException:
             await self._stop()
@@ -165,6 +171,8 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         """Restart a child until it is to stop, or has failed too often."""
         while True:
+            if child.process is None:
+                await self._start_when_due(child)
             assert child.process is not None
             code = await self._watch(child, child.process)
             if child.is_stopping:
@@ -179,7 +187,12 @@ class Supervisor:
             child.state = "restarting"
             await asyncio.sleep(min(FIRST_PAUSE_S * 2 ** (child.failures - 1), LONGEST_PAUSE_S))
             child.restarts += 1
-            await self._start(child)
+
+    async def _start_when_due(self, child: Child) -> None:
+        is_due = child.command.is_due
+        while is_due is not None and not is_due():  # noqa: ASYNC110 (it lies in other processes)
+            await asyncio.sleep(DUE_S)
+        await self._start(child)
 
     def _expect_to_leave(self, ended: str) -> None:
         """Give the children that end with one that has ended their time to do so."""
@@ -293,7 +306,7 @@ class Supervisor:
             return
         process = child.process
         if process is None:
-            task.cancel()  # in its pause, or failed for good
+            task.cancel()  # in its pause, not due yet, or failed for good
         else:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()

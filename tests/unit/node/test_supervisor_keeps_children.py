@@ -85,6 +85,32 @@ async def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> No
     assert [child.state for child in supervisor.children.values()] == ["stopped", "stopped"]
 
 
+async def test_a_child_starts_when_it_is_due_each_time(tmp_path: Path) -> None:
+    due = tmp_path / "due"
+    late = replace(python_child("cometbft", SLEEP), is_due=due.exists)
+    async with Supervisor(tmp_path, [python_child("app", SLEEP), late]) as supervisor:
+        child = supervisor.children["cometbft"]
+
+        def has_state(state: str) -> bool:
+            return child.state == state
+
+        async def kill() -> None:
+            due.touch()
+            await wait_until(lambda: has_state("running"))
+            due.unlink()
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+            await wait_until(lambda: has_state("restarting"))
+
+        await asyncio.sleep(0.3)
+        assert has_state("starting")
+        await kill()
+        await asyncio.sleep(0.6)  # longer than its pause
+        assert has_state("restarting")
+        await kill()
+    assert has_state("stopped"), "what is not due keeps nobody from stopping"
+
+
 async def test_a_child_that_exits_with_0_is_started_again(tmp_path: Path) -> None:
     program = """
         import os, time
