@@ -22,8 +22,9 @@ from pol_abci.rules.errors import GenesisError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pol_abci.learning.layer import Layer, Shape
+    from pol_abci.learning.layer import Layer
     from pol_abci.learning.window import Pair
+    from pol_abci.learning.workspace import Shape
 
 _EPSILON, _MOMENTUM = 1e-5, 0.1
 _ADDITIONS = (operator.add, operator.iadd, torch.add)

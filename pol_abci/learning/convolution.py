@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pol_abci.learning.contraction import Contraction, Scale
-    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, Shape
+    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation
     from pol_abci.learning.window import Axis, Pair
-    from pol_abci.learning.workspace import Workspace
+    from pol_abci.learning.workspace import Shape, Workspace
 
 # A tile's matrix fits what cores have of second-level cache.
 _TILE_BYTES = 3 * 2**19

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pol_abci.learning.layer import Layer, Shape, TensorSpec
+    from pol_abci.learning.layer import Layer, TensorSpec
+    from pol_abci.learning.workspace import Shape
 
 _DRAW_BYTES = 3
 _PART_VALUES = 2**19

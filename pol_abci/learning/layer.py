@@ -12,7 +12,7 @@ import torch
 
 from pol_abci.learning.arithmetic import compute_magnitude
 from pol_abci.learning.contraction import choose_contraction, make_operand
-from pol_abci.learning.workspace import Workspace
+from pol_abci.learning.workspace import Shape, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from pol_abci.learning.contraction import Contraction, Scale
     from pol_abci.rules.params import ArithmeticParams
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

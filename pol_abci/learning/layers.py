@@ -26,7 +26,8 @@ from pol_abci.learning.layer import MemoryUse, TensorSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, Shape
+    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation
+    from pol_abci.learning.workspace import Shape
 
 EPSILON = round_to_float32(Fraction("1e-5"))
 """Added to a variance before its root."""

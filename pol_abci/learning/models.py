@@ -16,7 +16,8 @@ from pol_abci.rules.errors import GenesisError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pol_abci.learning.layer import Layer, Shape
+    from pol_abci.learning.layer import Layer
+    from pol_abci.learning.workspace import Shape
 
 MODULE_PREFIX = "module:"
 """An architecture that begins so is a module of the chain's own code."""

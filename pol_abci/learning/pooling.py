@@ -19,9 +19,9 @@ from pol_abci.learning.window import Window
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, Shape, TensorSpec
+    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, TensorSpec
     from pol_abci.learning.window import Pair
-    from pol_abci.learning.workspace import Workspace
+    from pol_abci.learning.workspace import Shape, Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pol_abci.learning.graph import Model
-    from pol_abci.learning.layer import Shape
     from pol_abci.learning.window import Axis
+    from pol_abci.learning.workspace import Shape
 
 
 def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:

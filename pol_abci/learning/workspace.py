@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.layer import Shape
+Shape = tuple[int, ...]
 
 
 class Workspace:

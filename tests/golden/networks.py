@@ -27,7 +27,7 @@ from tests.unit.learning.residual_module import SmallResidual
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.layer import Shape
+    from pol_abci.learning.workspace import Shape
 
 FILE = Path(__file__).with_name("networks.json")
 CHAIN_SEED = bytes(range(32))
