@@ -29,6 +29,8 @@ def test_each_line_of_the_paper_has_its_row(title: str, lines: int) -> None:
     table = README.split(f"**{title},")[1].split("\n\n")[1]
     rows = re.findall(r"^\| (\w+) \|", table, re.MULTILINE)
     assert rows == ["line", "input", *map(str, range(1, lines + 1))]
+    shown_by = [row.split("| ")[-1] for row in table.splitlines()[2:]]
+    assert all(re.match(r"\[[\w ]+\]\(", cell) for cell in shown_by), "a row without evidence"
 
 
 def test_files_named_in_the_text_exist() -> None:
