@@ -192,18 +192,10 @@ class Col2im:
         self.matrix = workspace.get("columns", (lines * columns.output, layer.products), dtype)
         taps = self.matrix.view(lines, columns.output, rows.taps, columns.taps, channels)
         wide = workspace.get("wide", (lines, width, rows.taps, channels), dtype)
-        self._across = _Sum(
-            columns,
-            [taps[:, :, :, tap] for tap in range(columns.taps)],
-            wide,
-        )
+        self._across = _Sum(columns, taps.unbind(3), wide)
         lines_of_images = wide.view(batch_size, rows.output, width, rows.taps, channels)
         self._images = workspace.get("images", (batch_size, height, width, channels), dtype)
-        self._down = _Sum(
-            rows,
-            [lines_of_images[:, :, :, tap] for tap in range(rows.taps)],
-            self._images,
-        )
+        self._down = _Sum(rows, lines_of_images.unbind(3), self._images)
 
     def sum(self, exponent: int, out: Tensor) -> None:
         """Write RN32 of the sums, in units of 2^exponent, to `out` [N, H, W, C]."""
@@ -213,7 +205,11 @@ class Col2im:
 
 
 class _Sum:
-    """Of what each tap gives to the data along the second axis of `out`, by tap [_, outputs, …]."""
+    """Sums, along the second axis of `out`, of what each input's outputs give back to it.
+
+    `sources` hold that by tap, each [_, outputs, …]. A tap that all inputs are seen through is
+    copied, which saves zeroing.
+    """
 
     def __init__(self, axis: Axis, sources: Sequence[Tensor], out: Tensor) -> None:
         self._out = out

@@ -100,7 +100,7 @@ class WithheldRace(Race):
             miner.left_ms = None
 
 
-def measure(generations: int = 1_500) -> Iterator[Row]:
+def measure(generations: int = 6_000) -> Iterator[Row]:
     """One row a share of the hash power, and way to withhold."""
     for share in SHARES:
         honest = run(share, None, generations, is_held=False, seed=1)
