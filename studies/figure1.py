@@ -47,7 +47,7 @@ RPC_PORT, P2P_PORT = 29677, 29676
 """Not CometBFT's own choice: a node of the user's may run there."""
 STEPS = re.compile(r"^pol_miner_steps_total (\S+)$", re.MULTILINE)
 CLI = (sys.executable, "-m", "pol_abci.cli")
-COUNTS = 60
+COUNTS = 20
 """Times that plain SGD is held against E on its way."""
 
 
