@@ -20,14 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class OneWorkerHasAllNodes(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
-    """Of several workers one has all single nodes, one test after the other; files stay whole.
+    """Of several workers one has all single nodes, and one all networks; other files stay whole.
 
     xdist's own `--dist loadgroup` writes groups where this pytest does not look for them.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
-        return NODES if file.startswith(NODES) else file
+        return next((folder for folder in (NODES, NETWORKS) if file.startswith(folder)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorkerHasAllNodes:
@@ -35,7 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWork
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Single nodes first, which take longest; networks last, for the worker that is free."""
+    """Single nodes first, which take longest; networks last, when the other worker is free."""
 
     def rank(item: pytest.Item) -> int:
         if item.nodeid.startswith(NETWORKS):
