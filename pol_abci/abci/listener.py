@@ -17,6 +17,7 @@ from typing import NamedTuple
 from pol_abci.rules.errors import PolError
 
 _PROBE_S = 0.2
+"""That a look for a listener may take: who looks waits for it with everything else."""
 
 
 class InvalidAddress(PolError):
@@ -131,6 +132,7 @@ def is_listening(address: UnixAddress | TcpAddress, folder: Path) -> bool:
                 number = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
                 ends.callback(os.close, number)
                 probe = ends.enter_context(socket.socket(socket.AF_UNIX))
+                probe.settimeout(_PROBE_S)
                 probe.connect(f"/proc/self/fd/{number}/{path.name}")
             except OSError:
                 return False

@@ -93,6 +93,17 @@ def compute_inverse_root(values: Tensor, one: Tensor) -> Tensor:
     return torch.div(one, values.double().sqrt_().float())
 
 
+def pass_above(gradient: Tensor, values: Tensor, threshold: float, out: Tensor) -> Tensor:
+    """Write `gradient` where `values` are above the threshold, else 0, to `out`, which may be it.
+
+    Chosen, not multiplied: infinity times 0 is no number. `where` takes five times as long.
+    """
+    result: Tensor = torch.ops.aten.threshold_backward.grad_input(
+        gradient, values, threshold, grad_input=out
+    )
+    return result
+
+
 class TreeSum:
     """The fixed halving tree over the rows of a buffer [rows, …] that the caller fills.
 

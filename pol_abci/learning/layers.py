@@ -18,6 +18,7 @@ from pol_abci.learning.arithmetic import (
     TreeSum,
     compute_inverse_root,
     compute_magnitude,
+    pass_above,
     round_to_float32,
 )
 from pol_abci.learning.contraction import choose_contraction, contract, make_operand
@@ -172,10 +173,7 @@ class _BoundReLU:
         return self._outputs
 
     def backward(self, gradient: Tensor) -> Tensor:
-        # Passes where the output is above 0; a product with a mask would make inf * 0.
-        pass_above = torch.ops.aten.threshold_backward.grad_input
-        result: Tensor = pass_above(gradient, self._outputs, 0.0, grad_input=gradient)
-        return result
+        return pass_above(gradient, self._outputs, 0.0, out=gradient)
 
 
 @dataclass(frozen=True, slots=True)

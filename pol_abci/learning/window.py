@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from functools import cache
 
 Pair = tuple[int, int]
 """Of the vertical and of the horizontal axis."""
@@ -82,10 +79,11 @@ class Window:
     rows: Axis
     columns: Axis
 
-    @classmethod
-    def over(cls, shape: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> Window:
+    @staticmethod
+    @cache  # a layer's window is asked for with every batch and every tile
+    def over(shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Window:
         """The window of a layer whose inputs are images of this shape (H, W, …)."""
-        return cls(*map(Axis, shape[:2], kernel, stride, padding))
+        return Window(*map(Axis, shape[:2], kernel, stride, padding))
 
     @property
     def taps(self) -> int:
