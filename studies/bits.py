@@ -12,7 +12,6 @@ written anew from what there is.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from pol_abci.learning.task import load_task
 from pol_abci.learning.torch_layout import to_torch
 from pol_abci.node.presets import load_preset
 from studies.plain_sgd import build_native, draw_batch, train
-from studies.report import DOCS, DOCUMENT, RUNS, write_run
+from studies.report import DOCS, DOCUMENT, RUNS, read_run, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -215,7 +214,8 @@ def main() -> None:
     results = []
     for run in (Run(b, n, s) for s in SEEDS for n in batches for b in BITS):
         file = arguments.folder / f"{run.name}.json"
-        if not file.exists() and not arguments.tables:
+        result = read_run(file)
+        if result is None and not arguments.tables:
             task = run.load_task(arguments.data_dir)
             learned = (learn_natively if run.bits is None else learn_exactly)(task, run)
             result = learned | {
@@ -226,8 +226,8 @@ def main() -> None:
             }
             write_run(file, result)
             print(f"{run.name}: {result['counts'][-1][1]} of {result['size']}", flush=True)
-        if file.exists():
-            results.append(json.loads(file.read_text(encoding="utf-8")))
+        if result is not None:
+            results.append(result)
     if results:
         write_document(results)
 

@@ -11,7 +11,6 @@ whose parameters are others by now is done again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from pol_abci.node.presets import load_preset
 from pol_abci.rules.genesis import params_to_json
 from studies.plain_sgd import train
-from studies.report import RUNS, write_figure, write_run, write_tables
+from studies.report import RUNS, read_run, write_figure, write_run, write_tables
 from studies.virtual_chain import VirtualChain
 
 if TYPE_CHECKING:
@@ -163,8 +162,9 @@ def main() -> None:
     results = []
     for each in (run for study in STUDIES for run in list_runs(study)):
         file = folder / f"{each.name}.json"
-        kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        result = kept if kept is not None and kept["setting"] == each.setting else None
+        result = read_run(file)
+        if result is not None and result["setting"] != each.setting:
+            result = None
         is_wanted = not arguments.tables and arguments.preset in (None, each.study.preset)
         if is_wanted and result is None:
             result = run(each)

@@ -38,6 +38,14 @@ def write_run(file: Path, result: Result) -> None:
     part.replace(file)
 
 
+def read_run(file: Path) -> Result | None:
+    """What a run gave, if it has been done."""
+    if not file.exists():
+        return None
+    result: Result = json.loads(file.read_text(encoding="utf-8"))
+    return result
+
+
 def write_tables(results: Sequence[Result]) -> None:
     """Put the tables of these results between their markers."""
     text = DOCUMENT.read_text(encoding="utf-8")
