@@ -315,8 +315,10 @@ class Verifier:
 
     @property
     def is_walking(self) -> bool:
-        """Whether a walk is under way, of a proof that was queued or of a block."""
-        return any(isinstance(each.message, VerifyWalk) for each in self._jobs.values())
+        """Whether a walk is under way: of a queued proof, of a block, or for its weights."""
+        return any(
+            isinstance(each.message, (VerifyWalk, ComputeWeights)) for each in self._jobs.values()
+        )
 
     def enqueue(self, claim: Claim, raw: bytes, standing: Standing) -> None:
         """Have a walk verified in its turn; `on_true_walk` hears of it if it is true.

@@ -28,7 +28,7 @@ from pol_abci.rules.proof import Claim, FalseWalk, TrueWalk, WalkClaim
 from tests.abci.digits_chain import CHAIN_ID, load_digits_task, make_key, make_test_params
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from pol_abci.app.verifier_messages import FromVerifier, ToVerifier
@@ -120,10 +120,13 @@ async def test_what_is_asked_before_the_process_is_ready_waits_for_it() -> None:
         running.cancel()
 
 
-async def test_a_walk_of_a_block_is_told_as_under_way_until_it_has_its_verdict() -> None:
+@pytest.mark.parametrize("ask", [Verifier.verify, Verifier.compute_weights])
+async def test_a_walk_of_a_block_is_told_as_under_way_until_it_is_answered(
+    ask: Callable[[Verifier, Claim], Awaitable[object]],
+) -> None:
     async with run_verifier() as verifier:
         assert not verifier.is_walking
-        asking = asyncio.create_task(verifier.verify(make_claim(1, LONG_WALK_STEPS)))
+        asking = asyncio.ensure_future(ask(verifier, make_claim(1, LONG_WALK_STEPS)))
         await wait_until(lambda: verifier.is_walking)
         await asking
         assert not verifier.is_walking
