@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from pol_abci.learning.bound_model import BoundModel
+from pol_abci.learning.exact.bound_model import BoundModel
 from pol_abci.learning.models import build_model
 from pol_abci.rules.params import ArithmeticParams
 

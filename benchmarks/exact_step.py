@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from benchmarks.figures import Figure, main
-from pol_abci.learning.bound_model import BoundModel
 from pol_abci.learning.datasets import load_dataset
+from pol_abci.learning.exact.bound_model import BoundModel
 from pol_abci.learning.models import build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.params import Address, ArithmeticParams, Augmentation
@@ -24,7 +24,7 @@ from pol_abci.rules.params import Address, ArithmeticParams, Augmentation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pol_abci.learning.graph import Model
+    from pol_abci.learning.exact.graph import Model
 
 BATCH_SIZE = 16
 RATE = 2.0**-4

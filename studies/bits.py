@@ -25,8 +25,8 @@ from torch import nn
 
 from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.evaluate import count_correct
+from pol_abci.learning.exact.torch_layout import to_torch
 from pol_abci.learning.task import load_task
-from pol_abci.learning.torch_layout import to_torch
 from pol_abci.node.presets import load_preset
 from studies.plain_sgd import build_native, draw_batch, train
 from studies.report import DOCS, DOCUMENT, RUNS, read_run, write_run

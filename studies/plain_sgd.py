@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torchvision import models
 
+from pol_abci.learning.exact.torch_layout import to_torch
 from pol_abci.learning.sampling import to_inputs
 from pol_abci.learning.task import parse_learning_rate
-from pol_abci.learning.torch_layout import to_torch
 from pol_abci.rules.params import Address
 
 if TYPE_CHECKING:

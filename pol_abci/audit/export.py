@@ -13,7 +13,7 @@ from safetensors.torch import save
 from pol_abci import __version__
 from pol_abci.client.keys import format_address
 from pol_abci.learning.evaluate import count_correct
-from pol_abci.learning.torch_layout import to_torch
+from pol_abci.learning.exact.torch_layout import to_torch
 from pol_abci.rules.errors import PolError
 from pol_abci.rules.params import PROTOCOL_VERSION, Address
 

@@ -51,7 +51,7 @@ def check_device_apart(device: str) -> None:
     """
     if device == "cpu":
         return
-    command = [sys.executable, "-m", "pol_abci.learning.machine", device]
+    command = [sys.executable, "-m", "pol_abci.learning.exact.machine", device]
     code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603 (this program)
     if code:
         raise click.exceptions.Exit(code)

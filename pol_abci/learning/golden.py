@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from pol_abci.learning.evaluate import count_correct
-from pol_abci.learning.machine import InexactMachine
+from pol_abci.learning.exact.machine import InexactMachine
 from pol_abci.learning.task import Head, load_task
 from pol_abci.learning.walk import Walk
 from pol_abci.learning.weights import compute_root

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.graph import Model
-from pol_abci.learning.layers import BatchNorm, Flatten, Linear, ReLU
+from pol_abci.learning.exact.convolution import Conv2d
+from pol_abci.learning.exact.graph import Model
+from pol_abci.learning.exact.layers import BatchNorm, Flatten, Linear, ReLU
 from pol_abci.rules.errors import GenesisError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pol_abci.learning.layer import Layer
-    from pol_abci.learning.workspace import Shape
+    from pol_abci.learning.exact.layer import Layer
+    from pol_abci.learning.exact.workspace import Shape
 
 MODULE_PREFIX = "module:"
 """An architecture that begins so is a module of the chain's own code."""
@@ -50,7 +50,7 @@ def _build_from_torchvision(
     # Imported here: they take memory and a second, which small models need not spend.
     from torchvision import models  # noqa: PLC0415
 
-    from pol_abci.learning.converter import convert  # noqa: PLC0415 (as above)
+    from pol_abci.learning.exact.converter import convert  # noqa: PLC0415 (as above)
 
     _refuse_channels(name, channels)
     with torch.device("meta"):  # no values: a chain draws its own
@@ -62,7 +62,7 @@ def _build_from_module(
     architecture: str, channels: tuple[int, ...], input_shape: Shape, classes: int
 ) -> Model:
     """A module of somebody's own, made by calling what `module:PACKAGE.MODULE:NAME` names."""
-    from pol_abci.learning.converter import convert  # noqa: PLC0415 (as above)
+    from pol_abci.learning.exact.converter import convert  # noqa: PLC0415 (as above)
 
     _refuse_channels(architecture, channels)
     place, _, name = architecture.removeprefix(MODULE_PREFIX).partition(":")

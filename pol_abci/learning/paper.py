@@ -19,8 +19,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.arithmetic import InvalidStep
 from pol_abci.learning.evaluate import count_correct
+from pol_abci.learning.exact.arithmetic import InvalidStep
 from pol_abci.learning.prover import FalseRecord, Found, Redone
 from pol_abci.learning.weights import WeightsMismatch
 from pol_abci.rules.merkle import compute_weights_root

@@ -7,13 +7,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.arithmetic import round_to_float32
-from pol_abci.learning.bound_model import BoundModel
-from pol_abci.learning.contraction import MAX_BITS
-from pol_abci.learning.convolution import Conv2d
 from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
-from pol_abci.learning.layers import BatchNorm, Linear
-from pol_abci.learning.machine import check_machine, open_device
+from pol_abci.learning.exact.arithmetic import round_to_float32
+from pol_abci.learning.exact.bound_model import BoundModel
+from pol_abci.learning.exact.contraction import MAX_BITS
+from pol_abci.learning.exact.convolution import Conv2d
+from pol_abci.learning.exact.layers import BatchNorm, Linear
+from pol_abci.learning.exact.machine import check_machine, open_device
 from pol_abci.learning.models import build_model
 from pol_abci.learning.sampling import TrainSet
 from pol_abci.rules.errors import GenesisError
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pol_abci.learning.graph import Model
-    from pol_abci.learning.layer import Layer
+    from pol_abci.learning.exact.graph import Model
+    from pol_abci.learning.exact.layer import Layer
     from pol_abci.rules.params import ArithmeticParams, Params
 
 _MIN_BITS = 2

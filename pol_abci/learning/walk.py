@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.arithmetic import InvalidStep
 from pol_abci.learning.evaluate import count_correct, draw_evaluation_sample
+from pol_abci.learning.exact.arithmetic import InvalidStep
 from pol_abci.learning.prover import FalseRecord, Found, Redone
 from pol_abci.learning.task import Head, Task, load_task
 from pol_abci.rules.merkle import compute_weights_root

@@ -14,7 +14,7 @@ from pol_abci.rules.errors import PolError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.graph import Model
+    from pol_abci.learning.exact.graph import Model
 
 VALUE_BYTES = 4
 PACK_LEVEL = 3

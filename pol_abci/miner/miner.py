@@ -21,8 +21,8 @@ from pol_abci.client.keys import format_amount
 from pol_abci.client.light import LightClient
 from pol_abci.client.rpc import RpcClient
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError
+from pol_abci.learning.exact.machine import open_device
 from pol_abci.learning.golden import check_golden_walk
-from pol_abci.learning.machine import open_device
 from pol_abci.learning.scheme import get_scheme
 from pol_abci.learning.task import load_task
 from pol_abci.miner.follow import Follower, HeadMoves

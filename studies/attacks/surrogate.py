@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.layers import EPSILON, BatchNorm, Linear, ReLU
-from pol_abci.learning.torch_layout import to_torch
+from pol_abci.learning.exact.convolution import Conv2d
+from pol_abci.learning.exact.layers import EPSILON, BatchNorm, Linear, ReLU
+from pol_abci.learning.exact.torch_layout import to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.graph import Model
+    from pol_abci.learning.exact.graph import Model
 
 
 def compute_loss(

@@ -39,7 +39,7 @@ SETTINGS: tuple[dict[str, str], ...] = (
 WALK = """
 import json, torch
 from pol_abci.learning.golden import compute_golden_walk
-from pol_abci.learning.machine import CPU, multiplies_digits
+from pol_abci.learning.exact.machine import CPU, multiplies_digits
 from tests.golden.networks import compute_networks
 print(json.dumps({
     "torch": torch.__version__.partition("+")[0],

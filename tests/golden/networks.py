@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pol_abci.learning.bound_model import BoundModel
-from pol_abci.learning.converter import convert
+from pol_abci.learning.exact.bound_model import BoundModel
+from pol_abci.learning.exact.converter import convert
 from pol_abci.learning.weights import compute_root
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning.residual_module import SmallResidual
@@ -27,7 +27,7 @@ from tests.unit.learning.residual_module import SmallResidual
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.workspace import Shape
+    from pol_abci.learning.exact.workspace import Shape
 
 FILE = Path(__file__).with_name("networks.json")
 CHAIN_SEED = bytes(range(32))

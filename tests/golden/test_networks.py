@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from pol_abci.learning.converter import convert
-from pol_abci.learning.machine import list_devices
+from pol_abci.learning.exact.converter import convert
+from pol_abci.learning.exact.machine import list_devices
 from pol_abci.learning.models import build_model
 from tests.golden.networks import CLASSES, ResNet18, compute_networks, read_networks
 

@@ -15,7 +15,7 @@ import torch
 
 from pol_abci.learning import evaluate
 from pol_abci.learning import weights as canonical
-from pol_abci.learning.arithmetic import InvalidStep
+from pol_abci.learning.exact.arithmetic import InvalidStep
 from pol_abci.learning.golden import read_golden_walk
 from pol_abci.learning.task import load_task
 from pol_abci.learning.walk import Head, Walk

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pol_abci.learning.datasets.dataset import Dataset, DatasetMismatch, DatasetMissing
+from pol_abci.learning.datasets.idx import read_idx
 from pol_abci.learning.datasets.places import get_folders
-from pol_abci.learning.idx import read_idx
 
 if TYPE_CHECKING:
     from pathlib import Path

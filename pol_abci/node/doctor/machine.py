@@ -219,11 +219,11 @@ def check_datasets(patient: Patient) -> Iterator[Finding]:
 
 def check_bits(patient: Patient) -> Iterator[Finding]:
     """The golden walk on every device here, and on the one that the home names."""
+    from pol_abci.learning.exact.machine import describe_device, list_devices  # noqa: PLC0415
     from pol_abci.learning.golden import (  # noqa: PLC0415 (torch takes seconds to load)
         check_golden_walk,
         read_golden_walk,
     )
-    from pol_abci.learning.machine import describe_device, list_devices  # noqa: PLC0415
 
     devices = list_devices()
     if patient.home is not None:

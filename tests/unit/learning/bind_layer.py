@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pol_abci.learning.layer import Binding
-from pol_abci.learning.workspace import Workspace
+from pol_abci.learning.exact.layer import Binding
+from pol_abci.learning.exact.workspace import Workspace
 from pol_abci.rules.params import ArithmeticParams
 
 if TYPE_CHECKING:
-    from pol_abci.learning.layer import BoundLayer, Layer
+    from pol_abci.learning.exact.layer import BoundLayer, Layer
     from tests.unit.learning import integer_reference as reference
 
 CPU = torch.device("cpu")

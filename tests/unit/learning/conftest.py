@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from pol_abci.learning import contraction
-from pol_abci.learning.machine import CPU, list_devices, multiplies_digits
+from pol_abci.learning.exact import contraction
+from pol_abci.learning.exact.machine import CPU, list_devices, multiplies_digits
 from pol_abci.learning.task import Task, load_task
 from pol_abci.learning.walk import Head
 from pol_abci.rules.seed import compute_first_seed

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from pol_abci.learning.bound_model import BoundModel
-from pol_abci.learning.converter import UnsupportedModule, convert
+from pol_abci.learning.exact.bound_model import BoundModel
+from pol_abci.learning.exact.converter import UnsupportedModule, convert
+from pol_abci.learning.exact.torch_layout import to_torch
 from pol_abci.learning.models import build_model
-from pol_abci.learning.torch_layout import to_torch
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning.residual_module import SmallResidual
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pol_abci.learning.graph import Model
+    from pol_abci.learning.exact.graph import Model
 
 SHAPE = (6, 6, 2)
 

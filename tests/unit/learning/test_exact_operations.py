@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning import contraction as contractions
-from pol_abci.learning.arithmetic import (
+from pol_abci.learning.exact import contraction as contractions
+from pol_abci.learning.exact.arithmetic import (
     InvalidStep,
     SoftmaxGradient,
     TreeSum,
     compute_magnitude,
     round_to_float32,
 )
-from pol_abci.learning.contraction import (
+from pol_abci.learning.exact.contraction import (
     Contraction,
     DigitContraction,
     FloatContraction,
@@ -25,7 +25,7 @@ from pol_abci.learning.contraction import (
     choose_contraction,
     contract,
 )
-from pol_abci.learning.machine import (
+from pol_abci.learning.exact.machine import (
     InexactMachine,
     check_machine,
     multiplies_digits,

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from pol_abci.learning import golden
-from pol_abci.learning.machine import InexactMachine
+from pol_abci.learning.exact.machine import InexactMachine
 
 GOLDEN = golden.read_golden_walk()
 

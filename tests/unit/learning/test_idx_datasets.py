@@ -15,7 +15,7 @@ from pol_abci.learning.datasets import (
     load_dataset,
     places,
 )
-from pol_abci.learning.idx import InvalidIdx, read_idx
+from pol_abci.learning.datasets.idx import InvalidIdx, read_idx
 from pol_abci.node.presets import load_preset
 from tests.unit.learning.idx_files import LABELS, encode_idx, make_images, write_dataset
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.layer import Evaluation
-from pol_abci.learning.layers import BatchNorm, Linear, ReLU
+from pol_abci.learning.exact.convolution import Conv2d
+from pol_abci.learning.exact.layer import Evaluation
+from pol_abci.learning.exact.layers import BatchNorm, Linear, ReLU
 from tests.unit.learning import integer_reference as reference
 from tests.unit.learning.bind_layer import CPU, bind, make
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning.layer import Evaluation
-from pol_abci.learning.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from pol_abci.learning.exact.layer import Evaluation
+from pol_abci.learning.exact.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.unit.learning import integer_reference as reference
 from tests.unit.learning.bind_layer import CPU, bind, make
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning.bound_model import BoundModel
-from pol_abci.learning.converter import convert
+from pol_abci.learning.exact.bound_model import BoundModel
+from pol_abci.learning.exact.converter import convert
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning.residual_module import SmallResidual
 from tests.unit.learning.residual_reference import ReferenceResidual
@@ -17,7 +17,7 @@ from tests.unit.learning.residual_reference import ReferenceResidual
 pytestmark = pytest.mark.usefixtures("_each_contraction")
 
 if TYPE_CHECKING:
-    from pol_abci.learning.graph import Model
+    from pol_abci.learning.exact.graph import Model
     from tests.unit.learning.integer_reference import Floats
 
 SHAPE, CLASSES, BATCH = (9, 8, 2), 3, 2

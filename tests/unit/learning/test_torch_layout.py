@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from pol_abci.learning.exact.torch_layout import to_torch
 from pol_abci.learning.models import build_model
-from pol_abci.learning.torch_layout import to_torch
 
 CHANNELS = (3, 5, 4)
 BITS = 20

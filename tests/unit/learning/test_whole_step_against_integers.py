@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pol_abci.learning.arithmetic import InvalidStep
-from pol_abci.learning.bound_model import BoundModel
+from pol_abci.learning.exact.arithmetic import InvalidStep
+from pol_abci.learning.exact.bound_model import BoundModel
 from pol_abci.learning.models import build_model
 from pol_abci.rules.params import ArithmeticParams
 from tests.unit.learning import integer_reference as reference
@@ -17,7 +17,7 @@ from tests.unit.learning import integer_reference as reference
 pytestmark = pytest.mark.usefixtures("_each_contraction")
 
 if TYPE_CHECKING:
-    from pol_abci.learning.graph import Model
+    from pol_abci.learning.exact.graph import Model
 
 HEIGHT, WIDTH, CLASSES, BATCH = 5, 6, 3, 3
 RATE = 2.0**-4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pol_abci.learning.window import Axis
+from pol_abci.learning.exact.window import Axis
 
 
 @st.composite

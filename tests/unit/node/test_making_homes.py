@@ -15,7 +15,7 @@ import tomlkit
 
 from pol_abci.client.keys import AccountKey, load_consensus_seed
 from pol_abci.learning.datasets import DatasetMismatch, compute_digest, load_dataset
-from pol_abci.learning.machine import DeviceMissing
+from pol_abci.learning.exact.machine import DeviceMissing
 from pol_abci.node.binary import find_cometbft
 from pol_abci.node.children import compose_children
 from pol_abci.node.genesis_document import read_genesis_document

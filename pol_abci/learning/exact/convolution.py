@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from pol_abci.learning.arithmetic import TreeSum, compute_magnitude
-from pol_abci.learning.contraction import choose_contraction, contract, make_operand
-from pol_abci.learning.layer import MemoryUse, TensorSpec
-from pol_abci.learning.window import Window
+from pol_abci.learning.exact.arithmetic import TreeSum, compute_magnitude
+from pol_abci.learning.exact.contraction import choose_contraction, contract, make_operand
+from pol_abci.learning.exact.layer import MemoryUse, TensorSpec
+from pol_abci.learning.exact.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from pol_abci.learning.contraction import Contraction, Scale
-    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation
-    from pol_abci.learning.window import Axis, Pair
-    from pol_abci.learning.workspace import Shape, Workspace
+    from pol_abci.learning.exact.contraction import Contraction, Scale
+    from pol_abci.learning.exact.layer import Binding, BoundLayer, Evaluation
+    from pol_abci.learning.exact.window import Axis, Pair
+    from pol_abci.learning.exact.workspace import Shape, Workspace
 
 # A tile's matrix fits what cores have of second-level cache.
 _TILE_BYTES = 3 * 2**19

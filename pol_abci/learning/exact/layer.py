@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
-from pol_abci.learning.arithmetic import compute_magnitude
-from pol_abci.learning.contraction import choose_contraction, make_operand
-from pol_abci.learning.workspace import Shape, Workspace
+from pol_abci.learning.exact.arithmetic import compute_magnitude
+from pol_abci.learning.exact.contraction import choose_contraction, make_operand
+from pol_abci.learning.exact.workspace import Shape, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from pol_abci.learning.contraction import Contraction, Scale
+    from pol_abci.learning.exact.contraction import Contraction, Scale
     from pol_abci.rules.params import ArithmeticParams
 
 

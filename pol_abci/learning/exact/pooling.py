@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from pol_abci.learning.arithmetic import TreeSum, pass_above
-from pol_abci.learning.layer import MemoryUse
-from pol_abci.learning.window import Window
+from pol_abci.learning.exact.arithmetic import TreeSum, pass_above
+from pol_abci.learning.exact.layer import MemoryUse
+from pol_abci.learning.exact.window import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation, TensorSpec
-    from pol_abci.learning.window import Pair
-    from pol_abci.learning.workspace import Shape, Workspace
+    from pol_abci.learning.exact.layer import Binding, BoundLayer, Evaluation, TensorSpec
+    from pol_abci.learning.exact.window import Pair
+    from pol_abci.learning.exact.workspace import Shape, Workspace
 
 
 @dataclass(frozen=True, slots=True)

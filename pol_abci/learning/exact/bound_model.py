@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from pol_abci.learning.arithmetic import SoftmaxGradient, compute_magnitude
-from pol_abci.learning.graph import Add, Node, find_readers
-from pol_abci.learning.layer import Binding
-from pol_abci.learning.layers import MOMENTUM
-from pol_abci.learning.workspace import Workspace
+from pol_abci.learning.exact.arithmetic import SoftmaxGradient, compute_magnitude
+from pol_abci.learning.exact.graph import Add, Node, find_readers
+from pol_abci.learning.exact.layer import Binding
+from pol_abci.learning.exact.layers import MOMENTUM
+from pol_abci.learning.exact.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from pol_abci.learning.graph import Model
-    from pol_abci.learning.layer import BoundLayer, TensorSpec
+    from pol_abci.learning.exact.graph import Model
+    from pol_abci.learning.exact.layer import BoundLayer, TensorSpec
     from pol_abci.rules.params import ArithmeticParams
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pol_abci.learning.layer import Evaluation
-from pol_abci.learning.layers import BatchNorm, Linear
+from pol_abci.learning.exact.layer import Evaluation
+from pol_abci.learning.exact.layers import BatchNorm, Linear
 from pol_abci.rules.errors import GenesisError
 from pol_abci.rules.seed import Stream, hash_fields
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pol_abci.learning.layer import Layer, TensorSpec
-    from pol_abci.learning.workspace import Shape
+    from pol_abci.learning.exact.layer import Layer, TensorSpec
+    from pol_abci.learning.exact.workspace import Shape
 
 _DRAW_BYTES = 3
 _PART_VALUES = 2**19

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.layers import BatchNorm, Linear
+from pol_abci.learning.exact.convolution import Conv2d
+from pol_abci.learning.exact.layers import BatchNorm, Linear
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.graph import Model
-    from pol_abci.learning.window import Axis
-    from pol_abci.learning.workspace import Shape
+    from pol_abci.learning.exact.graph import Model
+    from pol_abci.learning.exact.window import Axis
+    from pol_abci.learning.exact.workspace import Shape
 
 
 def to_torch(model: Model, flat: Tensor, steps: int) -> dict[str, Tensor]:

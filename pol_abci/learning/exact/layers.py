@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from pol_abci.learning.arithmetic import (
+from pol_abci.learning.exact.arithmetic import (
     TreeSum,
     compute_inverse_root,
     compute_magnitude,
     pass_above,
     round_to_float32,
 )
-from pol_abci.learning.contraction import choose_contraction, contract, make_operand
-from pol_abci.learning.layer import MemoryUse, TensorSpec
+from pol_abci.learning.exact.contraction import choose_contraction, contract, make_operand
+from pol_abci.learning.exact.layer import MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pol_abci.learning.layer import Binding, BoundLayer, Evaluation
-    from pol_abci.learning.workspace import Shape
+    from pol_abci.learning.exact.layer import Binding, BoundLayer, Evaluation
+    from pol_abci.learning.exact.workspace import Shape
 
 EPSILON = round_to_float32(Fraction("1e-5"))
 """Added to a variance before its root."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from pol_abci.learning.arithmetic import MAGNITUDE_LIMIT, ZERO_LIMIT, power_of_two
-from pol_abci.learning.machine import multiplies_digits
+from pol_abci.learning.exact.arithmetic import MAGNITUDE_LIMIT, ZERO_LIMIT, power_of_two
+from pol_abci.learning.exact.machine import multiplies_digits
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import fx, nn
 
-from pol_abci.learning.convolution import Conv2d
-from pol_abci.learning.graph import Add, Model, Node
-from pol_abci.learning.layers import BatchNorm, Flatten, Linear, ReLU
-from pol_abci.learning.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from pol_abci.learning.exact.convolution import Conv2d
+from pol_abci.learning.exact.graph import Add, Model, Node
+from pol_abci.learning.exact.layers import BatchNorm, Flatten, Linear, ReLU
+from pol_abci.learning.exact.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from pol_abci.rules.errors import GenesisError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pol_abci.learning.layer import Layer
-    from pol_abci.learning.window import Pair
-    from pol_abci.learning.workspace import Shape
+    from pol_abci.learning.exact.layer import Layer
+    from pol_abci.learning.exact.window import Pair
+    from pol_abci.learning.exact.workspace import Shape
 
 _EPSILON, _MOMENTUM = 1e-5, 0.1
 _ADDITIONS = (operator.add, operator.iadd, torch.add)

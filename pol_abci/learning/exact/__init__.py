@@ -1,0 +1,4 @@
+"""Layers whose every result has one value, forwards and backwards, and the graphs made of them.
+
+Protocol section 3. Nothing here knows of data, walks or a chain.
+"""
