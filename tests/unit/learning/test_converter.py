@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -344,12 +342,3 @@ def test_an_architecture_that_is_not_here_is_refused_in_words(
 ) -> None:
     with pytest.raises(GenesisError, match=words):
         build_model(architecture, channels, (9, 8, 2), 3)
-
-
-def test_a_small_model_does_not_load_torchvision() -> None:
-    code = (
-        "import sys; from pol_abci.learning.models import build_model; "
-        "build_model('cnn', (1, 2, 3), (8, 8, 1), 10); "
-        "sys.exit('torchvision' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -81,9 +81,20 @@ def test_an_unknown_dataset_is_refused_with_the_known_ones() -> None:
         load_dataset("imagenet")
 
 
-def test_a_library_that_ships_other_digits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digits, "_COUNT", 1_798)
-    with pytest.raises(DatasetMismatch, match="constraints"):
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("_SHAPE", (1_798, 65), "are .* values here"),
+        ("_FILE", "sklearn/elsewhere.csv.gz", "cannot be read here .*elsewhere"),
+        ("_FILE", "sklearn/__init__.py", "cannot be read here"),
+        ("_LIBRARY", "scikit-forget", "cannot be read here"),
+    ],
+)
+def test_a_library_that_ships_no_such_digits_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, reason: str
+) -> None:
+    monkeypatch.setattr(digits, name, value)
+    with pytest.raises(DatasetMismatch, match=f"{reason}.* install the version"):
         load_dataset("digits")
 
 

@@ -51,3 +51,12 @@ def test_a_machine_that_walks_otherwise_is_refused_with_where(
     monkeypatch.setattr(golden, "read_golden_walk", lambda: other)
     with pytest.raises(InexactMachine, match=words):
         golden.check_golden_walk()
+
+
+def test_what_a_verifier_of_digits_does_first_loads_no_library_that_takes_seconds() -> None:
+    code = (
+        "import sys; from pol_abci.learning.golden import check_golden_walk; check_golden_walk(); "
+        "print([name for name in ('scipy', 'sklearn', 'torchvision') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
