@@ -5,6 +5,7 @@ Paths of Query, each with its data:
     /store/state/key      a state key; the value is the record under it
     /store/weights/key    u64 big-endian index of a chunk of the head's weights
     /account              a 20-byte address; its Account as the mempool would leave it
+    /holdings             a 20-byte address; its maturing rewards and its slots, pairs of u64
     /history              u64 big-endian first generation; records, each behind its u32 length
     /status               nothing; JSON for people and dashboards
 
@@ -24,6 +25,7 @@ from pol_abci.abci.generated.crypto import proof_pb2
 from pol_abci.app.snapshot import get_listed_heights
 from pol_abci.app.standstill import compute_block_age_ms, explain_standstill
 from pol_abci.client.chain import HISTORY_LIMIT, HISTORY_PATH, STATUS_PATH
+from pol_abci.client.holdings import HOLDINGS_PATH, find_holdings
 from pol_abci.client.sending import ACCOUNT_PATH
 from pol_abci.rules import keys
 from pol_abci.rules.address import ADDRESS_BYTES
@@ -79,6 +81,7 @@ class Info:
             "/store/state/key": self._query_state,
             "/store/weights/key": self._query_chunk,
             ACCOUNT_PATH: self._query_account,
+            HOLDINGS_PATH: self._query_holdings,
             HISTORY_PATH: self._query_history,
             STATUS_PATH: self._query_status,
         }
@@ -126,7 +129,7 @@ class Info:
     def _choose_height(self, request: abci.RequestQuery) -> int:
         newest = self._replica.store.height
         if newest == 0:
-            raise HeightNotServed("nothing is committed yet: ask again after the first block")
+            raise _nothing_committed()
         if request.height == 0:
             return max(newest - 1, self._replica.initial_height) if request.prove else newest
         if request.height not in (newest, newest - 1):
@@ -138,11 +141,19 @@ class Info:
 
     def _query_account(self, request: abci.RequestQuery) -> abci.ResponseQuery:
         """Answer what a sender's next transaction is judged by, beyond what is committed."""
-        if len(request.data) != ADDRESS_BYTES:
-            raise MalformedQuery(f"the data is an address, {ADDRESS_BYTES} bytes")
-        payload = self._replica.mempool_state.get(keys.account(Address(request.data)))
+        payload = self._replica.mempool_state.get(keys.account(_decode_address(request.data)))
         height = self._replica.store.height
         return abci.ResponseQuery(key=request.data, value=payload or b"", height=height)
+
+    def _query_holdings(self, request: abci.RequestQuery) -> abci.ResponseQuery:
+        """Answer what of an account lies under many keys."""
+        replica, address = self._replica, _decode_address(request.data)
+        if replica.store.height == 0:
+            raise _nothing_committed()
+        holdings = find_holdings(replica.state, replica.chain.params, address)
+        return abci.ResponseQuery(
+            key=request.data, value=holdings.encode(), height=replica.store.height
+        )
 
     def _query_history(self, request: abci.RequestQuery) -> abci.ResponseQuery:
         first = _decode_index(request.data)
@@ -207,6 +218,16 @@ class Info:
             "size_all": verifier.size_all,
             "snapshot_height": next(iter(get_listed_heights(self._snapshots, replica.store)), None),
         }
+
+
+def _nothing_committed() -> HeightNotServed:
+    return HeightNotServed("nothing is committed yet: ask again after the first block")
+
+
+def _decode_address(data: bytes) -> Address:
+    if len(data) != ADDRESS_BYTES:
+        raise MalformedQuery(f"the data is an address, {ADDRESS_BYTES} bytes")
+    return Address(data)
 
 
 def _decode_index(data: bytes) -> int:

@@ -71,7 +71,7 @@ async def _get_balance(chain: ChainAccess, address: Address) -> _Balance:
     proven, soon, holdings = await asyncio.gather(
         chain.light.get_state(keys.account(address)),
         get_pending_account(chain.rpc, address),
-        get_holdings(chain.rpc, chain.params, address),
+        get_holdings(chain.rpc, address),
     )
     return _Balance(
         height=proven.height,

@@ -60,7 +60,7 @@ def register(options: SendingOptions) -> None:
     bound = compute_consensus_address(bytes(SigningKey(seed).verify_key)).hex().upper()
 
     async def draft(chain: ChainAccess, key: AccountKey) -> Draft:
-        standing = await get_standing(chain.rpc, chain.params, key.address)
+        standing = await get_standing(chain.rpc, key.address)
         owner, old = format_address(key.address), standing.consensus_address
         if old is not None:
             raise NothingToDo(
@@ -94,7 +94,7 @@ def status(
 
     async def ask() -> tuple[Standing, ChainAccess]:
         async with open_chain(choice) as chain:
-            return await get_standing(chain.rpc, chain.params, owner), chain
+            return await get_standing(chain.rpc, owner), chain
 
     standing, chain = asyncio.run(ask())
     shares = chain.params.shares
@@ -115,7 +115,7 @@ def unjail(options: SendingOptions) -> None:
     """
 
     async def draft(chain: ChainAccess, key: AccountKey) -> Draft:
-        account = (await get_standing(chain.rpc, chain.params, key.address)).account
+        account = (await get_standing(chain.rpc, key.address)).account
         owner = format_address(key.address)
         if account.barred or not account.jailed:
             why = "is barred for ever" if account.barred else "is not in jail"

@@ -1,12 +1,12 @@
 """What an account holds beside its balance, and how its validator stands, as a node tells it.
 
-These are many small reads of the newest state, without proofs: a proof comes a block later, and
-whoever has just sent something wants to see it. `client.light` proves what it reads.
+Reads of the newest state, without proofs: a proof comes a block later, and whoever has just sent
+something wants to see it. `client.light` proves what it reads.
 """
 
 from __future__ import annotations
 
-import asyncio
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,23 +14,26 @@ from pol_abci.client.chain import check_answer
 from pol_abci.client.rpc_errors import UnexpectedAnswer
 from pol_abci.rules import keys
 from pol_abci.rules.address import compute_consensus_address
-from pol_abci.rules.codec import Account, Head, Liveness, Reward, ValidatorSet
+from pol_abci.rules.codec import Account, Liveness, ValidatorSet
 from pol_abci.rules.errors import MalformedRecord
+from pol_abci.rules.ledger import find_maturing_rewards
 from pol_abci.rules.liveness import count_missed
 from pol_abci.rules.params import Amount
+from pol_abci.rules.shares import find_slots
+from pol_abci.rules.transition import get_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pol_abci.client.rpc import RpcClient
     from pol_abci.rules.params import Address, Params
+    from pol_abci.rules.state import StateReader
 
+HOLDINGS_PATH = "/holdings"
 STATE_PATH = "/store/state/key"
 MAX_VALIDATORS_PER_PAGE = 100
 MAX_VALIDATORS = 10_000
 """CometBFT's own bound on a set of validators."""
 
-_AT_ONCE = 16
+_PAIR = struct.Struct(">QQ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,47 @@ class Holdings:
     def maturing(self) -> Amount:
         """All rewards together."""
         return Amount(sum(reward.amount for reward in self.rewards))
+
+    def encode(self) -> bytes:
+        """Pairs of u64: head's generation and slots, then each reward's generation and amount."""
+        pairs = [(self.generation, self.slots)]
+        pairs += [(reward.generation, reward.amount) for reward in self.rewards]
+        return b"".join(_PAIR.pack(*pair) for pair in pairs)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Holdings:
+        """Read what `encode` wrote.
+
+        Raises
+        ------
+        MalformedRecord
+            For any other bytes.
+        """
+        if not data or len(data) % _PAIR.size:
+            raise MalformedRecord(f"{len(data)} bytes are not holdings")
+        (generation, slots), *rewards = _PAIR.iter_unpack(data)
+        return cls(
+            generation=generation,
+            rewards=tuple(
+                MaturingReward(amount=Amount(amount), generation=matures)
+                for matures, amount in rewards
+            ),
+            slots=slots,
+        )
+
+
+def find_holdings(state: StateReader, params: Params, address: Address) -> Holdings:
+    """What a node answers of its newest state."""
+    generation, maturity = get_head(state).generation, params.ledger.maturity_generations
+    rewards = find_maturing_rewards(state, params.ledger, generation, address)
+    return Holdings(
+        generation=generation,
+        rewards=tuple(
+            MaturingReward(amount=Amount(amount), generation=minted + maturity)
+            for minted, amount in rewards.items()
+        ),
+        slots=len(find_slots(state, params.shares, address)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +124,7 @@ class Standing:
         return compute_consensus_address(key) if key else None
 
 
-async def get_holdings(rpc: RpcClient, params: Params, address: Address) -> Holdings:
+async def get_holdings(rpc: RpcClient, address: Address) -> Holdings:
     """Look for an account's rewards and slots.
 
     Raises
@@ -89,28 +133,12 @@ async def get_holdings(rpc: RpcClient, params: Params, address: Address) -> Hold
         When the node does not say.
     """
     try:
-        generation = Head.decode(await _read(rpc, keys.head())).generation
-        maturity = params.ledger.maturity_generations
-        minted = range(max(1, generation - maturity + 1), generation + 1)
-        rewards = [
-            (number + maturity, Reward.decode(payload))
-            for number, payload in zip(minted, await _read_rewards(rpc, minted), strict=True)
-            if payload  # else it was burned, or there was none
-        ]
+        return Holdings.decode(await _query(rpc, HOLDINGS_PATH, address))
     except MalformedRecord as error:
         raise _call_foreign(rpc, error) from error
-    return Holdings(
-        generation=generation,
-        rewards=tuple(
-            MaturingReward(amount=Amount(reward.amount), generation=number)
-            for number, reward in rewards
-            if reward.address == address
-        ),
-        slots=await count_slots(rpc, params, address),
-    )
 
 
-async def get_standing(rpc: RpcClient, params: Params, address: Address) -> Standing:
+async def get_standing(rpc: RpcClient, address: Address) -> Standing:
     """Look how an account's validator stands.
 
     Raises
@@ -120,10 +148,10 @@ async def get_standing(rpc: RpcClient, params: Params, address: Address) -> Stan
     """
     height, voting = await _get_voting_powers(rpc)
     try:
-        account = Account.decode(await _read(rpc, keys.account(address)))
-        chosen = ValidatorSet.decode(await _read(rpc, keys.validators())).validators
+        account = Account.decode(await _query(rpc, STATE_PATH, keys.account(address)))
+        chosen = ValidatorSet.decode(await _query(rpc, STATE_PATH, keys.validators())).validators
         consensus_address = compute_consensus_address(account.consensus_key)
-        counted = await _read(rpc, keys.liveness(consensus_address))
+        counted = await _query(rpc, STATE_PATH, keys.liveness(consensus_address))
         liveness = Liveness.decode(counted)
     except MalformedRecord as error:
         raise _call_foreign(rpc, error) from error
@@ -131,7 +159,7 @@ async def get_standing(rpc: RpcClient, params: Params, address: Address) -> Stan
     return Standing(
         height=height,
         account=account,
-        slots=await count_slots(rpc, params, address),
+        slots=(await get_holdings(rpc, address)).slots,
         power=powers.get(account.consensus_key, 0),
         voting_power=voting.get(consensus_address, 0),
         total_power=sum(voting.values()),
@@ -140,30 +168,10 @@ async def get_standing(rpc: RpcClient, params: Params, address: Address) -> Stan
     )
 
 
-async def count_slots(rpc: RpcClient, params: Params, address: Address) -> int:
-    """Count the slots of the ring that an account holds; errors as above."""
-    slots = await _read_all(rpc, (keys.slot(index) for index in range(params.shares.slots)))
-    return slots.count(address)
-
-
-async def _read_rewards(rpc: RpcClient, generations: range) -> list[bytes]:
-    return await _read_all(rpc, (keys.reward(number) for number in generations))
-
-
-async def _read_all(rpc: RpcClient, wanted: Iterable[bytes]) -> list[bytes]:
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def read(key: bytes) -> bytes:
-        async with gate:
-            return await _read(rpc, key)
-
-    return list(await asyncio.gather(*map(read, wanted)))
-
-
-async def _read(rpc: RpcClient, key: bytes) -> bytes:
-    """Return the newest value under a state key, empty where there is none."""
-    answer = await rpc.abci_query(STATE_PATH, key)
-    check_answer(rpc, STATE_PATH, answer)
+async def _query(rpc: RpcClient, path: str, data: bytes) -> bytes:
+    """Return the newest value, empty where there is none."""
+    answer = await rpc.abci_query(path, data)
+    check_answer(rpc, path, answer)
     return answer.value
 
 

@@ -132,15 +132,28 @@ def process_reward_burn(
     state: Overlay, params: LedgerParams, generation: int, address: Address
 ) -> int:
     """Burn the rewards of `address` that have not matured at `generation`; how much that is."""
-    burned = 0
-    first = max(1, generation + 1 - params.maturity_generations)
-    for minted in range(first, generation + 1):
-        reward = state.get_record(keys.reward(minted), Reward)
-        if reward is not None and reward.address == address:
-            state.delete(keys.reward(minted))
-            burned += reward.amount
+    maturing = find_maturing_rewards(state, params, generation, address)
+    for minted in maturing:
+        state.delete(keys.reward(minted))
+    burned = sum(maturing.values())
     _burn(state, burned)
     return burned
+
+
+def find_maturing_rewards(
+    state: StateReader, params: LedgerParams, generation: int, address: Address
+) -> dict[int, int]:
+    """Amounts that `address` cannot spend yet at `generation`, by the one that minted them."""
+    first = max(1, generation + 1 - params.maturity_generations)
+    rewards = {
+        minted: state.get_record(keys.reward(minted), Reward)
+        for minted in range(first, generation + 1)
+    }
+    return {
+        minted: reward.amount
+        for minted, reward in rewards.items()
+        if reward is not None and reward.address == address
+    }
 
 
 def compute_supply_gap(state: StateReader, entries: Iterable[tuple[bytes, bytes]]) -> int:

@@ -86,9 +86,13 @@ def process_slots(state: Overlay, params: ShareParams, owner: Address, count: in
 
 def process_slot_loss(state: Overlay, params: ShareParams, owner: Address) -> None:
     """Empty every slot of an account; the ring's counter stays where it is."""
-    for index in range(params.slots):
-        if state.get(keys.slot(index)) == owner:
-            state.delete(keys.slot(index))
+    for index in find_slots(state, params, owner):
+        state.delete(keys.slot(index))
+
+
+def find_slots(state: StateReader, params: ShareParams, owner: Address) -> list[int]:
+    """Indices of the slots of an account."""
+    return [index for index in range(params.slots) if state.get(keys.slot(index)) == owner]
 
 
 def compute_validators(state: StateReader, params: ShareParams) -> tuple[Validator, ...]:

@@ -18,6 +18,7 @@ from pol_abci.app.info import (
     QueryError,
     UnknownPath,
 )
+from pol_abci.client.holdings import HOLDINGS_PATH, Holdings, MaturingReward
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, GenerationRecord
 from pol_abci.rules.merkle import CHUNK_BYTES, compute_weights_root, encode_value
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 STATE, WEIGHTS, HISTORY, STATUS = "/store/state/key", "/store/weights/key", "/history", "/status"
 ACCOUNT = "/account"
+PATHS = (STATE, WEIGHTS, ACCOUNT, HOLDINGS_PATH, HISTORY, STATUS)
 
 
 @pytest.fixture
@@ -143,6 +145,24 @@ async def test_history_tells_of_each_generation_once(chain: DigitsChain) -> None
     assert GenerationRecord.decode(second[4:]) == records[1]
 
 
+async def test_holdings_are_the_rewards_that_mature_and_the_slots_of_an_account(
+    chain: DigitsChain,
+) -> None:
+    params = chain.nodes[0].replica.chain.params
+    held = {
+        owner: Holdings.decode((await query(chain, HOLDINGS_PATH, make_key(owner).address)).value)
+        for owner in (1, 5, 6)
+    }
+    matures = params.ledger.maturity_generations
+    assert held[1].rewards == (MaturingReward(amount=params.ledger.reward, generation=1 + matures),)
+    assert held[5].rewards == (MaturingReward(amount=params.ledger.reward, generation=2 + matures),)
+    assert held[6] == Holdings(generation=2, rewards=(), slots=0)
+    slots = [
+        (await query(chain, STATE, keys.slot(slot))).value for slot in range(params.shares.slots)
+    ]
+    assert held[1].slots == slots.count(make_key(1).address) > 0
+
+
 async def test_status_is_json_with_everything_that_a_terminal_shows(chain: DigitsChain) -> None:
     status = json.loads((await query(chain, STATUS)).value)
     head = chain.nodes[0].replica.get_head()
@@ -175,13 +195,14 @@ async def test_status_is_json_with_everything_that_a_terminal_shows(chain: Digit
             b"",
             0,
             UnknownPath,
-            f"there are {STATE}, {WEIGHTS}, {ACCOUNT}, {HISTORY}, {STATUS}",
+            f"there are {', '.join(PATHS)}",
         ),
         ("", b"", 0, UnknownPath, "no path ''"),
         ("/p2p/filter/addr/1", b"", 0, UnknownPath, "no path"),
         (WEIGHTS, b"", 0, MalformedQuery, "not 0 bytes"),
         (WEIGHTS, b"\0" * 9, 0, MalformedQuery, "8 bytes big-endian"),
         (HISTORY, b"1", 0, MalformedQuery, "not 1 bytes"),
+        (HOLDINGS_PATH, bytes(21), 0, MalformedQuery, "an address, 20 bytes"),
         (STATE, b"head", 3, HeightNotServed, "height 3 is not kept: this node answers at 5 and 4"),
         (STATE, b"head", 6, HeightNotServed, "5 and 4"),
         (STATE, b"head", -1, HeightNotServed, "5 and 4"),
@@ -266,7 +287,7 @@ async def test_an_account_is_told_as_the_mempool_would_leave_it(chain: DigitsCha
 )
 @given(
     path=st.one_of(
-        st.sampled_from([STATE, WEIGHTS, ACCOUNT, HISTORY, STATUS]),
+        st.sampled_from(PATHS),
         st.text(st.characters(codec="utf-8"), max_size=30),
         st.binary(max_size=30),  # CometBFT passes on what is not UTF-8
     ),

@@ -20,6 +20,7 @@ from pol_abci.app.walk_queue import QUEUE_BYTES
 from pol_abci.cli.status import _describe_chain
 from pol_abci.client.chain import get_chain_status, get_history
 from pol_abci.client.events import Patience, _next_header
+from pol_abci.client.holdings import HOLDINGS_PATH, get_holdings
 from pol_abci.client.rpc import RpcClient
 from pol_abci.rules import codec, keys
 from pol_abci.rules.errors import PolError
@@ -86,7 +87,8 @@ def _make_targets(chain: DigitsChain, run: Run) -> tuple[Target, ...]:
     proven = abci.RequestQuery(path=b"/store/weights/key", data=bytes(8), prove=True)
     history = abci.RequestQuery(path=b"/history", data=bytes(8))
     status = abci.RequestQuery(path=b"/status", height=2)
-    queries = [each.SerializeToString() for each in (account, proven, history, status)]
+    held = abci.RequestQuery(path=HOLDINGS_PATH.encode(), data=make_key(1).address)
+    queries = [each.SerializeToString() for each in (account, proven, history, status, held)]
     txs = [transfer(2, 1), register(2, 1), unjail(2, 1), transfer(2, 1, amount=1), chain.mine(2)]
     record = RECORD.encode()
     return (
@@ -109,6 +111,12 @@ def _make_targets(chain: DigitsChain, run: Run) -> tuple[Target, ...]:
             share=0.002,
             seeds=[len(record).to_bytes(4, "big") + record],
             run=_make_reader(run, lambda rpc: get_history(rpc, 1), _wrap_query),
+        ),
+        Target(
+            name="a node's /holdings",
+            share=0.001,
+            seeds=[run(chain.app.query(held)).value],
+            run=_make_reader(run, lambda rpc: get_holdings(rpc, make_key(1).address), _wrap_query),
         ),
         Target(
             name="RPC answers",

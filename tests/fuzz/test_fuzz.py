@@ -17,7 +17,7 @@ def test_mutated_inputs_are_taken_whole_or_refused_in_words() -> None:
     assert result.exit_code == 0, result.output
     lines = [line.rsplit(maxsplit=4) for line in result.output.splitlines()]
     counts = {line[0]: (int(line[2]), int(line[3])) for line in lines if line[1].isdigit()}
-    assert len(counts) == 18
+    assert len(counts) == 19
     for name, (accepted, outcomes) in counts.items():
         assert accepted > 0, f"{name} takes nothing: the fuzzing stays outside"
         assert outcomes > 1, f"{name} refuses nothing"

@@ -150,7 +150,7 @@ class Node:
 
     async def get_standing(self, address: Address) -> Standing:
         """How an account's validator stands, by this node."""
-        return await get_standing(self.rpc, self.home.genesis.params, address)
+        return await get_standing(self.rpc, address)
 
     def _put_program(self, child: ChildCommand) -> ChildCommand:
         arguments = tuple(self.program if each == PROGRAM else each for each in child.arguments)

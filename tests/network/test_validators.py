@@ -134,7 +134,7 @@ async def assert_rewards_mature_in_time(witness: Node, miner: Node) -> None:
 
     async def read_at_one_generation() -> tuple[int, int, list[int]] | None:
         before = await witness.get_status()
-        holdings = await get_holdings(witness.rpc, params, miner.address)
+        holdings = await get_holdings(witness.rpc, miner.address)
         balance = (await witness.get_account(miner.address)).balance
         after = await witness.get_status()
         if before is None or after is None or before.generation != after.generation:

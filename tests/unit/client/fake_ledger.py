@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from pol_abci.client.holdings import HOLDINGS_PATH, find_holdings
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.rpc import RpcClient
 from pol_abci.rules import keys
@@ -174,6 +175,9 @@ class FakeLedger:
         if path == "/account":
             account = self.pending().get(keys.account(make_address(key)))
             return {"response": response | {"value": encode(account or b"")}}
+        if path == HOLDINGS_PATH:
+            holdings = find_holdings(self.state, make.genesis().params, make_address(key))
+            return {"response": response | {"value": encode(holdings.encode())}}
         assert path == "/store/state/key"
         if not prove:
             return {"response": response | {"value": encode(self.state.get(key) or b"")}}

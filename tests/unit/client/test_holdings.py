@@ -1,4 +1,4 @@
-"""What a node tells of validators is read as far as CometBFT's bounds go."""
+"""What a node tells of accounts and validators is read as far as its bounds go."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pol_abci.client.holdings import get_standing
+from pol_abci.client.holdings import Holdings, MaturingReward, get_holdings, get_standing
 from pol_abci.client.rpc_errors import UnexpectedAnswer
-from tests.unit.client.fake_ledger import FakeLedger, key_of
-from tests.unit.rules import build_chain as make
+from pol_abci.rules.params import Amount
+from tests.unit.client.fake_ledger import FakeLedger, encode, key_of
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,31 @@ async def test_validators_without_end_are_left(shown: int, asked: int, words: st
     pages: list[str] = []
     async with Endless().client() as rpc:
         with pytest.raises(UnexpectedAnswer, match=words):
-            await get_standing(rpc, make.genesis().params, key_of("alice").address)
+            await get_standing(rpc, key_of("alice").address)
     assert len(pages) == asked
+
+
+@pytest.mark.parametrize("data", [b"", bytes(15), bytes(24)])
+async def test_holdings_that_cannot_be_read_are_the_nodes_fault(data: bytes) -> None:
+    class Strange(FakeLedger):
+        def rpc_abci_query(self, path: str, data: str, prove: bool) -> Any:
+            answer = super().rpc_abci_query(path, data, prove)
+            answer["response"]["value"] = encode(told)
+            return answer
+
+    told = data
+    async with Strange().client() as rpc:
+        with pytest.raises(UnexpectedAnswer, match=f"{len(data)} bytes are not holdings"):
+            await get_holdings(rpc, key_of("alice").address)
+
+
+def test_holdings_are_read_as_they_were_written() -> None:
+    rewards = tuple(
+        MaturingReward(amount=Amount(amount), generation=generation)
+        for amount, generation in [(2**64 - 1, 7), (0, 8)]
+    )
+    for holdings in (
+        Holdings(generation=6, rewards=rewards, slots=1_000),
+        Holdings(generation=0, rewards=(), slots=0),
+    ):
+        assert Holdings.decode(holdings.encode()) == holdings

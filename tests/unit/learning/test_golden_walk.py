@@ -58,5 +58,7 @@ def test_what_a_verifier_of_digits_does_first_loads_no_library_that_takes_second
         "import sys; from pol_abci.learning.golden import check_golden_walk; check_golden_walk(); "
         "print([name for name in ('scipy', 'sklearn', 'torchvision') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout == "[]\n"
