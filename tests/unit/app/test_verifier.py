@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
+import pytest_asyncio
 
 from pol_abci.app.verifier import MAX_ATTEMPTS, HeadMoved, OtherWeights, Verifier, VerifierError
 from pol_abci.app.verifier_messages import (
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 SEED = bytes(range(32))
 LONG_WALK_STEPS = 300
+shared = pytest.mark.asyncio(loop_scope="module")
+"""For tests of `verifier`, which lives from the first of them to the last."""
 
 
 def make_long_params() -> Params:
@@ -89,6 +92,23 @@ async def run_verifier(
         await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def started() -> AsyncIterator[Verifier]:
+    """One verifier for many tests: each start of its process loads torch, which takes seconds."""
+    async with run_verifier() as verifier:
+        yield verifier
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def verifier(started: Verifier) -> Verifier:
+    """The shared verifier, ready, at the first head."""
+    await wait_until(lambda: started.status.alive)
+    assert not started._jobs
+    started.on_true_walk = lambda *_: None
+    started.set_head(0, SEED, to_bytes(load_digits_task().initial_weights))
+    return started
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 async def test_true_and_false_walks_are_told_apart_and_weights_come_with_the_true(
     device: str,
@@ -120,16 +140,16 @@ async def test_what_is_asked_before_the_process_is_ready_waits_for_it() -> None:
         running.cancel()
 
 
+@shared
 @pytest.mark.parametrize("ask", [Verifier.verify, Verifier.compute_weights])
 async def test_a_walk_of_a_block_is_told_as_under_way_until_it_is_answered(
-    ask: Callable[[Verifier, Claim], Awaitable[object]],
+    verifier: Verifier, ask: Callable[[Verifier, Claim], Awaitable[object]]
 ) -> None:
-    async with run_verifier() as verifier:
-        assert not verifier.is_walking
-        asking = asyncio.ensure_future(ask(verifier, make_claim(1, LONG_WALK_STEPS)))
-        await wait_until(lambda: verifier.is_walking)
-        await asking
-        assert not verifier.is_walking
+    assert not verifier.is_walking
+    asking = asyncio.ensure_future(ask(verifier, make_claim(1, LONG_WALK_STEPS)))
+    await wait_until(lambda: verifier.is_walking)
+    await asking
+    assert not verifier.is_walking
 
 
 async def test_a_device_that_is_not_there_is_told_at_the_start() -> None:
@@ -138,29 +158,31 @@ async def test_a_device_that_is_not_there_is_told_at_the_start() -> None:
             pass
 
 
-async def test_an_urgent_walk_goes_before_a_long_one_that_is_under_way() -> None:
+@shared
+async def test_an_urgent_walk_goes_before_a_long_one_that_is_under_way(verifier: Verifier) -> None:
     long, short = make_claim(1, LONG_WALK_STEPS), make_claim(2, 3)
     heard: asyncio.Queue[Claim] = asyncio.Queue()
-    async with run_verifier() as verifier:
-        verifier.on_true_walk = lambda claim, _raw, _verdict: heard.put_nowait(claim)
-        verifier.enqueue(long, b"long", Standing.UNKNOWN)
-        await wait_until(lambda: verifier.is_walking)
-        assert isinstance(await verifier.verify(short), TrueWalk)
-        assert heard.empty(), "the short one waited for the long one"
-        assert await heard.get() == long  # which is done in its turn, from the start again
+    verifier.on_true_walk = lambda claim, _raw, _verdict: heard.put_nowait(claim)
+    verifier.enqueue(long, b"long", Standing.UNKNOWN)
+    await wait_until(lambda: verifier.is_walking)
+    assert isinstance(await verifier.verify(short), TrueWalk)
+    assert heard.empty(), "the short one waited for the long one"
+    assert await heard.get() == long  # which is done in its turn, from the start again
 
 
-async def test_a_killed_process_is_started_again_and_answers_what_it_was_asked() -> None:
+@shared
+async def test_a_killed_process_is_started_again_and_answers_what_it_was_asked(
+    verifier: Verifier,
+) -> None:
     claim = make_claim(1, LONG_WALK_STEPS)
-    async with run_verifier() as verifier:
-        answer = asyncio.create_task(verifier.verify(claim))
-        await asyncio.sleep(0)
-        assert verifier._process is not None
-        killed = verifier._process.pid
-        os.kill(killed, signal.SIGKILL)
-        assert isinstance(await answer, TrueWalk)
-        assert verifier._process is not None
-        assert verifier._process.pid != killed
+    answer = asyncio.create_task(verifier.verify(claim))
+    await asyncio.sleep(0)
+    assert verifier._process is not None
+    killed = verifier._process.pid
+    os.kill(killed, signal.SIGKILL)
+    assert isinstance(await answer, TrueWalk)
+    assert verifier._process is not None
+    assert verifier._process.pid != killed
 
 
 def test_the_process_ends_quietly_when_the_application_has_gone() -> None:
@@ -172,49 +194,53 @@ def test_the_process_ends_quietly_when_the_application_has_gone() -> None:
     os.close(sink)
 
 
-async def test_a_walk_that_ends_the_process_each_time_is_given_up_in_words() -> None:
+@shared
+async def test_a_walk_that_ends_the_process_each_time_is_given_up_in_words(
+    verifier: Verifier,
+) -> None:
     claim = make_claim(1, LONG_WALK_STEPS)
-    async with run_verifier() as verifier:
-        answer = asyncio.create_task(verifier.verify(claim))
-        killed: set[int] = set()
-        while not answer.done():
-            await asyncio.sleep(0.01)
-            process = verifier._process
-            if verifier.status.alive and process is not None and process.pid not in killed:
-                killed.add(process.pid)
-                os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(VerifierError, match="ended 3 times"):
-            answer.result()
-
-
-async def test_a_true_walk_that_turns_out_false_stops_the_node_in_words() -> None:
-    wrong = replace(make_claim(1, 3), weights_root=bytes(32))
-    async with run_verifier() as verifier:
-        with pytest.raises(OtherWeights, match="not compute the same twice"):
-            await verifier.compute_weights(wrong)
-
-
-async def test_a_false_walk_that_others_decided_on_is_redone() -> None:
-    claim = make_claim(1, 3)
-    async with run_verifier() as verifier:
-        verifier.verdicts[claim] = FalseWalk("a bit of this machine's memory fell over")
-        assert isinstance(await verifier.verify(claim), FalseWalk)
-        assert isinstance(await verifier.verify(claim, is_decided=True), TrueWalk)
-
-
-async def test_an_accuracy_that_ends_the_process_each_time_ends_nothing_else() -> None:
-    claim = make_claim(1, 3)
-    async with run_verifier() as verifier:
-        weights = to_bytes(load_digits_task().initial_weights)
-        verifier.measure_accuracy(0, weights, lambda *_: pytest.fail("it was measured"))
+    answer = asyncio.create_task(verifier.verify(claim))
+    killed: set[int] = set()
+    while not answer.done():
+        await asyncio.sleep(0.01)
         process = verifier._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGSTOP)  # so that the accuracy is asked for and not answered
-        await wait_until(lambda: bool(verifier._jobs))
-        (job,) = verifier._jobs.values()
-        job.attempts = MAX_ATTEMPTS
-        os.kill(process.pid, signal.SIGKILL)
-        assert isinstance(await verifier.verify(claim), TrueWalk)
+        if verifier.status.alive and process is not None and process.pid not in killed:
+            killed.add(process.pid)
+            os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(VerifierError, match="ended 3 times"):
+        answer.result()
+
+
+@shared
+async def test_a_true_walk_that_turns_out_false_stops_the_node_in_words(verifier: Verifier) -> None:
+    wrong = replace(make_claim(1, 3), weights_root=bytes(32))
+    with pytest.raises(OtherWeights, match="not compute the same twice"):
+        await verifier.compute_weights(wrong)
+
+
+@shared
+async def test_a_false_walk_that_others_decided_on_is_redone(verifier: Verifier) -> None:
+    claim = make_claim(1, 3)
+    verifier.verdicts[claim] = FalseWalk("a bit of this machine's memory fell over")
+    assert isinstance(await verifier.verify(claim), FalseWalk)
+    assert isinstance(await verifier.verify(claim, is_decided=True), TrueWalk)
+
+
+@shared
+async def test_an_accuracy_that_ends_the_process_each_time_ends_nothing_else(
+    verifier: Verifier,
+) -> None:
+    claim = make_claim(1, 3)
+    weights = to_bytes(load_digits_task().initial_weights)
+    verifier.measure_accuracy(0, weights, lambda *_: pytest.fail("it was measured"))
+    process = verifier._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)  # so that the accuracy is asked for and not answered
+    await wait_until(lambda: bool(verifier._jobs))
+    (job,) = verifier._jobs.values()
+    job.attempts = MAX_ATTEMPTS
+    os.kill(process.pid, signal.SIGKILL)
+    assert isinstance(await verifier.verify(claim), TrueWalk)
 
 
 async def test_a_process_that_never_gets_ready_is_given_up_in_words(
@@ -227,50 +253,52 @@ async def test_a_process_that_never_gets_ready_is_given_up_in_words(
             pytest.fail("it started all the same")
 
 
-async def test_a_new_head_ends_the_walks_from_the_old_one() -> None:
+@shared
+async def test_a_new_head_ends_the_walks_from_the_old_one(verifier: Verifier) -> None:
     task = load_digits_task()
     long, after = make_claim(1, LONG_WALK_STEPS), make_claim(2, 3, generation=1)
-    async with run_verifier() as verifier:
-        verifier.on_true_walk = lambda *_: pytest.fail("a walk from an old head was kept")
-        verifier.enqueue(long, b"long", Standing.UNKNOWN)
-        await wait_until(lambda: verifier.is_walking)
-        asking = asyncio.create_task(verifier.verify(long))
-        await asyncio.sleep(0)
-        verifier.set_head(1, SEED, to_bytes(task.initial_weights))
-        assert isinstance(await verifier.verify(after), TrueWalk)
-        with pytest.raises(HeadMoved):
-            await asking
-        await wait_until(lambda: not verifier.is_walking)
-        assert long not in verifier.verdicts
+    verifier.on_true_walk = lambda *_: pytest.fail("a walk from an old head was kept")
+    verifier.enqueue(long, b"long", Standing.UNKNOWN)
+    await wait_until(lambda: verifier.is_walking)
+    asking = asyncio.create_task(verifier.verify(long))
+    await asyncio.sleep(0)
+    verifier.set_head(1, SEED, to_bytes(task.initial_weights))
+    assert isinstance(await verifier.verify(after), TrueWalk)
+    with pytest.raises(HeadMoved):
+        await asking
+    await wait_until(lambda: not verifier.is_walking)
+    assert long not in verifier.verdicts
 
 
-async def test_accuracy_is_measured_when_nothing_waits() -> None:
+@shared
+async def test_accuracy_is_measured_when_nothing_waits(verifier: Verifier) -> None:
     task = load_digits_task()
     measured: asyncio.Queue[tuple[int, int, int]] = asyncio.Queue()
-    async with run_verifier() as verifier:
-        verifier.measure_accuracy(
-            5, to_bytes(task.initial_weights), lambda *result: measured.put_nowait(result)
-        )
-        generation, correct, size = await measured.get()
+    verifier.measure_accuracy(
+        5, to_bytes(task.initial_weights), lambda *result: measured.put_nowait(result)
+    )
+    generation, correct, size = await measured.get()
     assert (generation, size) == (5, 360)
     assert 0 <= correct <= 360
 
 
-async def test_a_queued_walk_does_not_wait_for_an_accuracy_that_is_asked_for() -> None:
+@shared
+async def test_a_queued_walk_does_not_wait_for_an_accuracy_that_is_asked_for(
+    verifier: Verifier,
+) -> None:
     claim = make_claim(1, 3)
     heard: asyncio.Queue[str] = asyncio.Queue()
-    async with run_verifier() as verifier:
-        verifier.on_true_walk = lambda *_: heard.put_nowait("walk")
-        process = verifier._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGSTOP)
-        weights = to_bytes(load_digits_task().initial_weights)
-        verifier.measure_accuracy(0, weights, lambda *_: heard.put_nowait("accuracy"))
-        await wait_until(lambda: len(verifier._jobs) == 1)
-        verifier.enqueue(claim, b"walk", Standing.UNKNOWN)
-        await wait_until(lambda: len(verifier._jobs) == 2)
-        os.kill(process.pid, signal.SIGCONT)
-        assert {await heard.get(), await heard.get()} == {"walk", "accuracy"}
+    verifier.on_true_walk = lambda *_: heard.put_nowait("walk")
+    process = verifier._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    weights = to_bytes(load_digits_task().initial_weights)
+    verifier.measure_accuracy(0, weights, lambda *_: heard.put_nowait("accuracy"))
+    await wait_until(lambda: len(verifier._jobs) == 1)
+    verifier.enqueue(claim, b"walk", Standing.UNKNOWN)
+    await wait_until(lambda: len(verifier._jobs) == 2)
+    os.kill(process.pid, signal.SIGCONT)
+    assert {await heard.get(), await heard.get()} == {"walk", "accuracy"}
 
 
 class ScriptedChannel:
