@@ -82,7 +82,7 @@ constraints: $(DEV_STAMP) ## choose the newest versions of everything installed
 bench: $(DEV_STAMP) cometbft ## measure, and write the table of docs/performance.md anew
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py $(NAMES)
 
-bench-exact: $(DEV_STAMP) ## measure exact ResNet18 beside native torch, and write docs/exact.md anew
+bench-exact: $(DEV_STAMP) ## measure exact ResNet18 beside native torch, and write a table of docs/exact.md anew
 	PYTHONPATH=. $(BIN)/python benchmarks/exact_resnet.py --write
 
 fuzz: $(DEV_STAMP) ## give INPUTS=1000000 mutated inputs to all that reads bytes; SEED=1

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,9 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
+from benchmarks.table import describe_machine
 from pol_abci.learning.exact.bound_model import BoundModel
+from pol_abci.learning.exact.machine import multiplies_digits
 from pol_abci.learning.models import build_model
 from pol_abci.rules.params import ArithmeticParams
 
@@ -226,14 +227,17 @@ def measure(batches: list[int], threads: list[int], rounds: int) -> list[str]:
 
 
 def write(rows: list[str]) -> None:
-    """Put the rows in the place of the document's table."""
+    """Put the rows in the place of the document's table for processors of this kind."""
+    kind = "digits" if multiplies_digits(torch.device("cpu")) else "floats"
     text = DOCUMENT.read_text(encoding="utf-8")
-    start, end = (text.index(f"<!-- table {mark} -->") for mark in ("begins", "ends"))
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
+    begin = f"<!-- {kind} -->\n"
+    start = text.index(begin) + len(begin)
+    end = text.index("<!-- end -->", start)
+    machine = f"{describe_machine()}, torch {torch.__version__}"
     load = f"load average {os.getloadavg()[0]:.1f}"
     header = "| figure | native | ratio to native | ratio to trimmed |\n|---|---|---|---|\n"
-    table = f"<!-- table begins -->\n\nLast run on {machine}, {load}.\n\n{header}"
-    DOCUMENT.write_text(f"{text[:start]}{table}" + "\n".join(rows) + f"\n\n{text[end:]}", "utf-8")
+    table = f"Last run on {machine}, {load}.\n\n{header}" + "\n".join(rows) + "\n"
+    DOCUMENT.write_text(f"{text[:start]}{table}{text[end:]}", "utf-8")
 
 
 def main() -> None:
@@ -242,7 +246,7 @@ def main() -> None:
     parser.add_argument("--batches", default="4,16,64")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", action="store_true", help="write docs/exact.md's table anew")
+    parser.add_argument("--write", action="store_true", help="write a table of docs/exact.md anew")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     batches = [int(batch) for batch in options.batches.split(",")]
