@@ -343,7 +343,8 @@ class Supervisor:
         start = max(start, size - _TAIL_BYTES)
         text = os.pread(child.log.fileno(), size - start, start).decode(errors="replace")
         tail = "\n".join(text.splitlines()[-_TAIL_LINES:]) or "(nothing)"
-        return f"{name} ended {child.failures} times in a row{how}. The end of {log_path}:\n{tail}"
+        often = "once" if child.failures == 1 else f"{child.failures} times in a row"
+        return f"{name} ended {often}{how}. The end of {log_path}:\n{tail}"
 
 
 async def _open_reader(pipe: int) -> asyncio.StreamReader:
