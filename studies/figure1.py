@@ -115,8 +115,8 @@ def count_steps_done(path: Path, more: int) -> int:
 def count_steps_reached(params: Params, history: History, steps_done: int) -> NDArray[np.int64]:
     """Steps that lie in the head of each generation, from 0 on.
 
-    A record of the paper's scheme does not say how many. Its only miner walks on from heads of its
-    own, so all that it did are in the last one; they are spread evenly.
+    A record of the paper's scheme does not say how many. At most all that its only miner did, which
+    are spread evenly here: what it walks between a ticket and its block is lost.
     """
     if isinstance(params.scheme, PaperParams):
         return np.linspace(0, steps_done, len(history.records) + 1).astype(np.int64)
@@ -141,10 +141,14 @@ def compose_row(
     sgd: Sequence[tuple[float, float]],
     *,
     steps_reached: int,
+    is_bound: bool,
     steps_done: int,
     command: str,
 ) -> str:
-    """The chain's row of the table. The last 30 generations tell its pace."""
+    """The chain's row of the table. The last 30 generations tell its pace.
+
+    `is_bound` says that no more than `steps_reached` are in the head.
+    """
     records = history.records
     pace = compute_pace([each.interval_ms for each in records], history.target_interval_ms)
     assert pace is not None
@@ -155,7 +159,7 @@ def compose_row(
         f"[{len(records)}]({history.chain_id}.json)",
         f"{pace.mean_ms / 1_000:.1f} s of {history.target_interval_ms / 1_000:g} s",
         "-" if deviation is None else f"{deviation:.2f}",
-        f"{steps_reached:,}",
+        f"{'at most ' if is_bound else ''}{steps_reached:,}",
         f"{steps_done:,}",
         f"{measured.correct_all / measured.size_all:.1%}",
         f"{sgd[-1][1]:.1%}",
@@ -196,7 +200,12 @@ def main() -> None:
     (FIGURES / f"{whole.chain_id}.json").write_text(encode_history(whole), encoding="utf-8")
     command = " ".join(["python studies/figure1.py", *sys.argv[1:]])
     row = compose_row(
-        whole, sgd, steps_reached=int(reached[-1]), steps_done=steps_done, command=command
+        whole,
+        sgd,
+        steps_reached=int(reached[-1]),
+        is_bound=isinstance(home.genesis.params.scheme, PaperParams),
+        steps_done=steps_done,
+        command=command,
     )
     write_row(whole.chain_id, row)
 

@@ -81,6 +81,11 @@ async def follow_blocks(
         A node's RPC, as for `RpcClient`.
     patience
         Limits; the defaults suit a chain with blocks every few seconds.
+
+    Raises
+    ------
+    InvalidNodeUrl
+        At once, when `url` is none.
     """
     limits = patience or Patience()
     websocket_url = "ws" + parse_node_url(url).removeprefix("http") + "/websocket"

@@ -86,7 +86,7 @@ class Holdings:
 
 
 def find_holdings(state: StateReader, params: Params, address: Address) -> Holdings:
-    """What a node answers of its newest state."""
+    """What a node answers of a state, which has its genesis."""
     generation, maturity = get_head(state).generation, params.ledger.maturity_generations
     rewards = find_maturing_rewards(state, params.ledger, generation, address)
     return Holdings(

@@ -228,7 +228,7 @@ class RpcClient:
             raise NodeUnreachable(
                 f"the node at {self.url} did not answer {method} within {self._timeout_s:g} s"
             ) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise NodeUnreachable(
                 f"no node answers at {self.url}: {str(error) or type(error).__name__}"
             ) from error
@@ -254,7 +254,8 @@ def parse_node_url(url: str) -> str:
     try:
         parts = urlsplit(text)
         is_complete = bool(parts.hostname) and parts.port is not None
-    except ValueError:
+        httpx.URL(text)  # knows more of what no host is called
+    except (ValueError, httpx.InvalidURL):
         is_complete = False
     if not is_complete or parts.scheme not in {"http", "https", "tcp"}:
         raise InvalidNodeUrl(

@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from nacl.exceptions import CryptoError
+import nacl.exceptions
 from nacl.pwhash import argon2id
 from nacl.secret import SecretBox
 from nacl.utils import random
@@ -29,6 +29,10 @@ class WrongPassphrase(KeyFileError):
     """Not the passphrase that the seed was sealed with."""
 
 
+class UnusablePassphrase(KeyFileError):
+    """A passphrase that no key can be derived from here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a guess costs: passes over the memory, and how much memory that is."""
@@ -42,7 +46,13 @@ MODERATE = Cost(argon2id.OPSLIMIT_MODERATE, argon2id.MEMLIMIT_MODERATE)
 
 
 def seal_seed(seed: bytes, passphrase: str, cost: Cost = MODERATE) -> dict[str, Any]:
-    """Return what a key file keeps in place of the seed."""
+    """Return what a key file keeps in place of the seed.
+
+    Raises
+    ------
+    UnusablePassphrase
+        When no key can be derived from the passphrase.
+    """
     salt = random(argon2id.SALTBYTES)
     box = SecretBox(_derive_key(passphrase, salt, cost))
     return {
@@ -62,6 +72,8 @@ def open_seed(sealed: Any, passphrase: str) -> bytes:
     ------
     WrongPassphrase
         When the passphrase does not open it.
+    UnusablePassphrase
+        When no key can be derived from it.
     ValueError
         When `sealed` is not what `seal_seed` makes.
     """
@@ -79,13 +91,26 @@ def open_seed(sealed: Any, passphrase: str) -> bytes:
         or len(box) <= SecretBox.NONCE_SIZE + SecretBox.MACBYTES
     ):
         raise ValueError("a part of it is out of range")
+    key = _derive_key(passphrase, salt, cost)
     try:
-        return bytes(SecretBox(_derive_key(passphrase, salt, cost)).decrypt(box))
-    except CryptoError as error:
+        return bytes(SecretBox(key).decrypt(box))
+    except nacl.exceptions.CryptoError as error:
         raise WrongPassphrase("that is not the passphrase of this key") from error
 
 
 def _derive_key(passphrase: str, salt: bytes, cost: Cost) -> bytes:
-    # Keyboards write the same letter in several ways: one form of it goes in.
-    text = unicodedata.normalize("NFKD", passphrase).encode()
-    return bytes(argon2id.kdf(SecretBox.KEY_SIZE, text, salt, cost.operations, cost.memory_bytes))
+    try:
+        # Keyboards write the same letter in several ways: one form of it goes in.
+        text = unicodedata.normalize("NFKD", passphrase).encode()
+    except UnicodeEncodeError as error:
+        raise UnusablePassphrase(
+            "the passphrase is not UTF-8 text: give it in this terminal's encoding"
+        ) from error
+    try:
+        key = argon2id.kdf(SecretBox.KEY_SIZE, text, salt, cost.operations, cost.memory_bytes)
+    except nacl.exceptions.RuntimeError as error:
+        raise UnusablePassphrase(
+            f"no key can be derived from the passphrase: that takes {cost.memory_bytes >> 20} MiB "
+            "of memory, which this machine does not give"
+        ) from error
+    return bytes(key)

@@ -48,7 +48,8 @@ async def find_tx(rpc: RpcClient, tx_hash: bytes) -> FoundTx | None:
     except RpcError as error:
         if _MISSING.search(str(error)):
             return None
-        raise _explain(rpc, error) from error
+        _explain(rpc, error)
+        raise
 
 
 async def search_txs(rpc: RpcClient, query: str, limit: int) -> tuple[FoundTx, ...]:
@@ -68,7 +69,8 @@ async def search_txs(rpc: RpcClient, query: str, limit: int) -> tuple[FoundTx, .
                 "tx_search", query=query, page=page, per_page=str(per_page), order_by="desc"
             )
         except RpcError as error:
-            raise _explain(rpc, error) from error
+            _explain(rpc, error)
+            raise
         items = answer.items("txs")
         found += [_read(item) for item in items]
         if not items or len(found) >= answer.integer("total_count"):
@@ -86,10 +88,10 @@ def _read(reading: Reading) -> FoundTx:
     )
 
 
-def _explain(rpc: RpcClient, error: RpcError) -> RpcError:
-    if _DISABLED not in str(error):
-        return error
-    return IndexDisabled(
-        f"the node at {rpc.url} keeps no index of transactions: ask another one with --node, or "
-        f'set indexer = "kv" under [tx_index] in its config.toml, which counts from then on'
-    )
+def _explain(rpc: RpcClient, error: RpcError) -> None:
+    """Say what to do about a refusal that has a remedy."""
+    if _DISABLED in str(error):
+        raise IndexDisabled(
+            f"the node at {rpc.url} keeps no index of transactions: ask another one with --node, "
+            'or set indexer = "kv" under [tx_index] in its config.toml, which counts from then on'
+        ) from error

@@ -68,16 +68,27 @@ def _build_from_module(
     place, _, name = architecture.removeprefix(MODULE_PREFIX).partition(":")
     try:
         factory = getattr(importlib.import_module(place), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise GenesisError(
             f'architecture "{architecture}" is not here ({error}): install the code of '
             "this chain, or put the folder that has it on PYTHONPATH"
         ) from error
-    with torch.device("meta"):
-        module = factory(num_classes=classes)
+    try:
+        with torch.device("meta"):
+            module = factory(num_classes=classes)
+    except Exception as error:  # whatever a stranger's code raises
+        raise GenesisError(
+            f'architecture "{architecture}" cannot be made by num_classes={classes}: {error}'
+        ) from error
     if not isinstance(module, torch.nn.Module):
         raise GenesisError(f'architecture "{architecture}" makes no torch.nn.Module')
-    return convert(module, input_shape, is_drawn_by_graph=True)
+    model = convert(module, input_shape, is_drawn_by_graph=True)
+    if model.classes != classes:
+        raise GenesisError(
+            f'architecture "{architecture}" has {model.classes} outputs for {classes} classes: '
+            "let num_classes say how many"
+        )
+    return model
 
 
 def _refuse_channels(architecture: str, channels: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from pol_abci.learning import weights as canonical
 from pol_abci.learning.datasets import Dataset, check_digest, load_dataset
 from pol_abci.learning.exact.arithmetic import round_to_float32
 from pol_abci.learning.exact.bound_model import BoundModel
-from pol_abci.learning.exact.contraction import MAX_BITS
+from pol_abci.learning.exact.contraction import MAX_BITS, FloatContraction
 from pol_abci.learning.exact.convolution import Conv2d
 from pol_abci.learning.exact.layers import BatchNorm, Linear
 from pol_abci.learning.exact.machine import check_machine, open_device
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pol_abci.rules.params import ArithmeticParams, Params
 
 _MIN_BITS = 2
-_FLOAT64_BITS = 53
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +168,7 @@ def _check_arithmetic(
     ):
         if not _MIN_BITS <= bits <= MAX_BITS:
             raise GenesisError(f"{name} {bits}: {_MIN_BITS} to {MAX_BITS} are defined")
-        if limit > 2 ** (_FLOAT64_BITS - 2 * (bits - 1)):
+        if limit > FloatContraction(bits).max_products:
             raise GenesisError(f"{name} {bits}: a sum of {limit} products would not be exact")
     for layer in layers:
         if isinstance(layer, BatchNorm) and _count_rows(layer, batch_size) < 2:  # noqa: PLR2004 - a variance
@@ -178,10 +178,7 @@ def _check_arithmetic(
 
 
 def _count_rows(layer: Layer, batch_size: int) -> int:
-    rows = batch_size
-    for length in layer.output_shape[:-1]:
-        rows *= length
-    return rows
+    return batch_size * math.prod(layer.output_shape[:-1])
 
 
 def _count_forward_products(layers: tuple[Layer, ...]) -> int:

@@ -143,7 +143,7 @@ def process_reward_burn(
 def find_maturing_rewards(
     state: StateReader, params: LedgerParams, generation: int, address: Address
 ) -> dict[int, int]:
-    """Amounts that `address` cannot spend yet at `generation`, by the one that minted them."""
+    """Base units that `address` cannot spend yet at `generation`, by the generation they are of."""
     first = max(1, generation + 1 - params.maturity_generations)
     rewards = {
         minted: state.get_record(keys.reward(minted), Reward)

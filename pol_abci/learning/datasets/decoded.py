@@ -108,12 +108,12 @@ def _write(folder: Path, parts: dict[str, Pixels]) -> None:
             np.save(made / f"{part}-labels.npy", labels)
             digests[part] = _compute_digest((whole, labels))
         (made / "digests.json").write_text(json.dumps(digests), encoding="utf-8")
-        if folder.exists():  # what `_open` did not find whole
+        if folder.exists() and _open(folder) is None:  # another process may have been quicker
             shutil.rmtree(folder)
         try:
             made.rename(folder)
         except OSError:
-            if not folder.exists():  # else another process was quicker, with the same copy
+            if not folder.exists():  # else the same copy is there
                 raise
     finally:
         shutil.rmtree(made, ignore_errors=True)

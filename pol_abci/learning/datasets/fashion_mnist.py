@@ -18,7 +18,13 @@ _IDX_PARTS = ("train", "t10k")
 
 
 def load_fashion_mnist(directory: Path | None) -> tuple[Dataset, Dataset]:
-    """28x28 pictures of clothes in four idx files, each with .gz or without."""
+    """28x28 pictures of clothes in four idx files, each with .gz or without.
+
+    Raises
+    ------
+    DatasetMissing, DatasetMismatch, InvalidIdx
+        When the files are not there, or not what they should be.
+    """
     name = "fashion-mnist"
     folders = get_folders(name, directory)
     sets = []

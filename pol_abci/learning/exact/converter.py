@@ -230,6 +230,7 @@ class _Conversion:
             ) from error
         flattened = self._flattened[source]
         if isinstance(layer, Flatten):
+            _check_axes(name, layer.input_shape, _IMAGE_AXES)
             height, width, channels = layer.input_shape
             flattened = layer.input_shape if height * width > 1 and channels > 1 else None
         elif not isinstance(layer, ReLU):

@@ -113,6 +113,8 @@ class Model:
 
         Its tensor is the first of the model, and the gradient of it the last that a step makes.
         """
+        if not self.tensors:
+            raise GenesisError("this model has no weights that could learn")
         readers = find_readers(self.nodes)
         value = 0
         while len(readers[value]) == 1:

@@ -77,7 +77,7 @@ class BoundLayer(Protocol):
         ...
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """Write the gradients of weights, return that of the inputs."""
+        """Write the gradients of weights, return that of the inputs. Raises `InvalidStep`."""
         ...
 
 

@@ -8,6 +8,7 @@ Linear weights are [in, out].
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
@@ -192,10 +193,7 @@ class Flatten:
     @property
     def output_shape(self) -> Shape:
         """One axis."""
-        size = 1
-        for length in self.input_shape:
-            size *= length
-        return (size,)
+        return (math.prod(self.input_shape),)
 
     def bind(self, binding: Binding, *, is_first: bool) -> BoundLayer:
         """The layer that trains."""

@@ -236,10 +236,12 @@ async def test_an_accuracy_that_ends_the_process_each_time_ends_nothing_else(
     process = verifier._process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)  # so that the accuracy is asked for and not answered
-    await wait_until(lambda: bool(verifier._jobs))
-    (job,) = verifier._jobs.values()
-    job.attempts = MAX_ATTEMPTS
-    os.kill(process.pid, signal.SIGKILL)
+    try:
+        await wait_until(lambda: bool(verifier._jobs))
+        (job,) = verifier._jobs.values()
+        job.attempts = MAX_ATTEMPTS
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
     assert isinstance(await verifier.verify(claim), TrueWalk)
 
 
@@ -292,12 +294,14 @@ async def test_a_queued_walk_does_not_wait_for_an_accuracy_that_is_asked_for(
     process = verifier._process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
-    weights = to_bytes(load_digits_task().initial_weights)
-    verifier.measure_accuracy(0, weights, lambda *_: heard.put_nowait("accuracy"))
-    await wait_until(lambda: len(verifier._jobs) == 1)
-    verifier.enqueue(claim, b"walk", Standing.UNKNOWN)
-    await wait_until(lambda: len(verifier._jobs) == 2)
-    os.kill(process.pid, signal.SIGCONT)
+    try:
+        weights = to_bytes(load_digits_task().initial_weights)
+        verifier.measure_accuracy(0, weights, lambda *_: heard.put_nowait("accuracy"))
+        await wait_until(lambda: len(verifier._jobs) == 1)
+        verifier.enqueue(claim, b"walk", Standing.UNKNOWN)
+        await wait_until(lambda: len(verifier._jobs) == 2)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
     assert {await heard.get(), await heard.get()} == {"walk", "accuracy"}
 
 

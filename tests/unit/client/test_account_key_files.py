@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import bech32
+import nacl.exceptions
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from pol_abci.client.keys import (
     parse_amount,
 )
 from pol_abci.client.private_files import KeyFileError
-from pol_abci.client.sealing import Cost, WrongPassphrase, seal_seed
+from pol_abci.client.sealing import Cost, UnusablePassphrase, WrongPassphrase, seal_seed
 from pol_abci.rules.params import MAX_SUPPLY, Address, Amount
 
 if TYPE_CHECKING:
@@ -128,6 +129,31 @@ def test_a_sealed_key_is_known_and_stays_shut_without_its_passphrase(tmp_path: P
     with pytest.raises(WrongPassphrase, match=r"account\.json"):
         AccountKey.load(path, lambda: "cafe")
     assert AccountKey.load(path, lambda: "cafe\u0301") == key  # typed on another keyboard
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_passphrase_in_another_encoding_is_not_taken_for_damage(tmp_path: Path) -> None:
+    path, key, passphrase = tmp_path / "account.json", AccountKey.generate(), os.fsdecode(b"\xff")
+    with pytest.raises(UnusablePassphrase, match="not UTF-8"):
+        key.save(path, passphrase)
+    assert not path.exists()
+    key.save(path, "open")
+    with pytest.raises(UnusablePassphrase, match="not UTF-8"):
+        AccountKey.load(path, lambda: passphrase)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_too_little_memory_is_not_taken_for_a_wrong_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise nacl.exceptions.RuntimeError("Unexpected failure in key derivation")
+
+    path = tmp_path / "account.json"
+    AccountKey.generate().save(path, "open")
+    monkeypatch.setattr(argon2id, "kdf", fail)
+    with pytest.raises(UnusablePassphrase, match="MiB of memory, which this machine"):
+        AccountKey.load(path, lambda: "open")
 
 
 @pytest.mark.usefixtures("cheap")

@@ -215,6 +215,7 @@ async def test_a_block_that_the_node_has_deleted_is_told_apart_with_what_to_do()
         httpx.Response(200, json={"result": {"response": {"last_block_height": True}}}),
         httpx.Response(200, json={"result": {"response": {"last_block_app_hash": "*"}}}),
         httpx.Response(200, json={"error": "no"}),
+        httpx.Response(200, json={"error": None}),
     ],
 )
 async def test_something_else_on_that_port_is_told_in_words(response: httpx.Response) -> None:
@@ -286,7 +287,11 @@ def test_node_urls(text: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "node", "ftp://a:1", "http://:1", "http://a:b", "http://a:99999"]
+    "text",
+    [
+        *("", "node", "ftp://a:1", "http://:1", "http://a:b", "http://a:99999"),
+        *("http://10.0.0.256:1", "http://\u2603.\u200d:1"),
+    ],
 )
 def test_text_that_is_no_node_url(text: str) -> None:
     with pytest.raises(InvalidNodeUrl, match="write it as http"):

@@ -20,6 +20,7 @@ from pol_abci.learning.datasets import (
     load_dataset,
 )
 from pol_abci.learning.datasets.cifar import DatasetNotFetched, fetch_cifar10
+from pol_abci.learning.datasets.decoded import load_decoded
 from tests.unit.learning.cifar_files import (
     dump,
     make_images,
@@ -29,6 +30,8 @@ from tests.unit.learning.cifar_files import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pol_abci.learning.datasets.decoded import Pixels
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +107,24 @@ def test_a_damaged_copy_is_made_anew(tmp_path: Path, damage: str) -> None:
         (copy / "digests.json").write_text("{")
     np.testing.assert_array_equal(load_dataset("cifar10", tmp_path)[0].images, pixels["train"])
     assert len(list((get_cache_folder() / "datasets").iterdir())) == 1
+
+
+def test_a_copy_that_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.touch()
+    pixels = {"train": (make_images(2, 1), np.arange(2, dtype=np.uint8))}
+
+    def decode() -> dict[str, Pixels]:
+        load_decoded("images", tmp_path, [source], lambda: pixels)  # the quicker process
+        (folder,) = (get_cache_folder() / "datasets").iterdir()
+        inodes.append(folder.stat().st_ino)
+        return pixels
+
+    inodes: list[int] = []
+    kept = load_decoded("images", tmp_path, [source], decode)
+    np.testing.assert_array_equal(kept["train"][0], pixels["train"][0])
+    (folder,) = (get_cache_folder() / "datasets").iterdir()
+    assert [folder.stat().st_ino] == inodes
 
 
 def test_a_test_set_of_1000_takes_the_first_of_each_class(

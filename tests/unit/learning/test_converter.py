@@ -258,6 +258,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "wrong channels": (lambda: Net(nn.Conv2d(3, 4, 1)), "body takes 3 channels"),
     "too big a window": (lambda: Net(nn.Conv2d(4, 4, 9)), "body: .* use a smaller kernel"),
     "linear on images": (lambda: Net(nn.Linear(4, 4)), "body reads the shape .* give it flat"),
+    "flattened again": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Flatten(), nn.Linear(72, 3)), "1 reads the shape"
+    ),
 }  # fmt: skip
 
 
@@ -304,6 +307,17 @@ def test_the_first_tensor_must_be_that_of_the_layer_that_all_else_depends_on(
 
 
 OWN = "module:tests.unit.learning.residual_module:SmallResidual"
+HERE = f"module:{__name__}"
+
+
+def make_two_outputs(num_classes: int) -> nn.Module:
+    del num_classes
+    return SmallResidual(2)
+
+
+def make_without_weights(num_classes: int) -> nn.Module:
+    del num_classes
+    return nn.Sequential(nn.ReLU(), nn.Flatten())
 
 
 def test_a_module_of_ones_own_is_an_architecture() -> None:
@@ -335,6 +349,9 @@ def test_first_weights_of_a_module_of_ones_own_depend_on_its_graph() -> None:
         (OWN, (8,), "takes no channels"),
         ("resnet18", (8,), "takes no channels"),
         ("module:builtins:dict", (), "makes no torch.nn.Module"),
+        ("module:torch.nn:Flatten", (), "cannot be made by num_classes=3"),
+        (f"{HERE}:make_two_outputs", (), "has 2 outputs for 3 classes"),
+        (f"{HERE}:make_without_weights", (), "no weights that could learn"),
     ],
 )
 def test_an_architecture_that_is_not_here_is_refused_in_words(
