@@ -39,6 +39,9 @@ GENESIS_CHUNK_BYTES = 16 * 2**20
 MAX_GENESIS_CHUNKS = 16
 """256 MiB, far more than the accounts and validators of any genesis take."""
 
+MAX_ANSWER_BYTES = 192 * 2**20
+"""More than a block of 100 MiB takes, CometBFT's bound, in base64."""
+
 
 class RpcClient:
     """A node's RPC. Use as an async context manager, or `close` it."""
@@ -223,7 +226,7 @@ class RpcClient:
         try:
             # httpx bounds each wait for a byte alone: an answer could trickle for ever
             async with asyncio.timeout(self._timeout_s):
-                response = await self._http.post(self.url, json=request)
+                status, content = await self._post(method, request)
         except (httpx.TimeoutException, TimeoutError) as error:
             raise NodeUnreachable(
                 f"the node at {self.url} did not answer {method} within {self._timeout_s:g} s"
@@ -233,13 +236,25 @@ class RpcClient:
                 f"no node answers at {self.url}: {str(error) or type(error).__name__}"
             ) from error
         try:
-            answer = response.json()
+            answer = json.loads(content)
         except (ValueError, RecursionError) as error:  # the latter: nested without end
             raise UnexpectedAnswer(
-                f"{self.url} answered {method} with HTTP {response.status_code} and no JSON; "
+                f"{self.url} answered {method} with HTTP {status} and no JSON; "
                 f"is that CometBFT's RPC port?"
             ) from error
         return Reading(self.url, method, unwrap(self.url, method, answer))
+
+    async def _post(self, method: str, request: dict[str, Any]) -> tuple[int, bytearray]:
+        """Status and content of an answer, as long as it stays within what one can be."""
+        content = bytearray()
+        async with self._http.stream("POST", self.url, json=request) as response:
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise UnexpectedAnswer(
+                        f"{self.url} answers {method} with more than {MAX_ANSWER_BYTES} bytes"
+                    )
+        return response.status_code, content
 
 
 def parse_node_url(url: str) -> str:

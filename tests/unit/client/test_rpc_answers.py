@@ -24,7 +24,7 @@ from pol_abci.client.rpc_errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 URL = "http://node.test:26657"
 HEADER = {
@@ -221,6 +221,20 @@ async def test_a_block_that_the_node_has_deleted_is_told_apart_with_what_to_do()
 async def test_something_else_on_that_port_is_told_in_words(response: httpx.Response) -> None:
     with pytest.raises(UnexpectedAnswer, match=r"node\.test"):
         await make_raw_client(lambda _: response).abci_info()
+
+
+async def test_an_answer_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def send() -> AsyncIterator[bytes]:
+        while True:
+            sent.append(b"x" * 100)
+            assert len(sent) < 99
+            yield sent[-1]
+
+    sent: list[bytes] = []
+    monkeypatch.setattr(rpc_module, "MAX_ANSWER_BYTES", 1_000)
+    with pytest.raises(UnexpectedAnswer, match="status with more than 1000 bytes"):
+        await make_raw_client(lambda _: httpx.Response(200, content=send())).status()
+    assert len(sent) == 11
 
 
 async def test_a_header_without_a_time_is_no_header() -> None:
