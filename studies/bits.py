@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 from torch import nn
 
 from pol_abci.learning.datasets import compute_digest, load_dataset
@@ -195,6 +195,7 @@ def write_document(results: Sequence[Result]) -> None:
         axes.set_title(f"ResNet18, CIFAR-10, batches of {batch_size}")
         axes.set_xlabel("steps")
         axes.set_ylabel("accuracy on 1,000 test images")
+        axes.yaxis.set_major_locator(MultipleLocator(0.05))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.legend(frameon=False)
     figure.savefig(FIGURE, dpi=120)
