@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from benchmarks.table import describe_machine
+from benchmarks.table import describe_machine, write_section
 from pol_abci.learning.exact.bound_model import BoundModel
 from pol_abci.learning.exact.machine import multiplies_digits
 from pol_abci.learning.models import build_model
@@ -229,15 +229,10 @@ def measure(batches: list[int], threads: list[int], rounds: int) -> list[str]:
 def write(rows: list[str]) -> None:
     """Put the rows in the place of the document's table for processors of this kind."""
     kind = "digits" if multiplies_digits(torch.device("cpu")) else "floats"
-    text = DOCUMENT.read_text(encoding="utf-8")
-    begin = f"<!-- {kind} -->\n"
-    start = text.index(begin) + len(begin)
-    end = text.index("<!-- end -->", start)
     machine = f"{describe_machine()}, torch {torch.__version__}"
     load = f"load average {os.getloadavg()[0]:.1f}"
     header = "| figure | native | ratio to native | ratio to trimmed |\n|---|---|---|---|\n"
-    table = f"Last run on {machine}, {load}.\n\n{header}" + "\n".join(rows) + "\n"
-    DOCUMENT.write_text(f"{text[:start]}{table}{text[end:]}", "utf-8")
+    write_section(DOCUMENT, kind, f"Last run on {machine}, {load}.\n\n{header}" + "\n".join(rows))
 
 
 def main() -> None:

@@ -69,6 +69,22 @@ def write_table(rows: dict[str, list[str]]) -> None:
     DOCUMENT.write_text(text[:start] + begun + "\n".join(lines) + "\n\n" + text[end:], "utf-8")
 
 
+def find_section(text: str, name: str) -> slice:
+    """What stands between the markers `<!-- NAME -->` and `<!-- end -->` of a document."""
+    begin = f"<!-- {name} -->\n"
+    start = text.index(begin) + len(begin)
+    return slice(start, text.index("<!-- end -->", start))
+
+
+def write_section(document: Path, name: str, content: str) -> None:
+    """Put lines in the place of what stands between a document's markers."""
+    text = document.read_text(encoding="utf-8")
+    section = find_section(text, name)
+    document.write_text(
+        f"{text[: section.start]}{content}\n{text[section.stop :]}", encoding="utf-8"
+    )
+
+
 def describe_machine() -> str:
     """Cores, what Linux calls the processor, and which Python this is."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

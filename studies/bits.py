@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 from torch import nn
 
+from benchmarks.table import write_section
 from pol_abci.learning.datasets import compute_digest, load_dataset
 from pol_abci.learning.evaluate import count_correct
 from pol_abci.learning.exact.torch_layout import to_torch
@@ -174,11 +175,7 @@ def compose_table(results: Sequence[Result]) -> str:
 
 def write_document(results: Sequence[Result]) -> None:
     """Put the table between its markers, and draw the figure."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    begin = "<!-- bits -->\n"
-    start = text.index(begin) + len(begin)
-    text = f"{text[:start]}{compose_table(results)}\n{text[text.index('<!-- end -->', start) :]}"
-    DOCUMENT.write_text(text, encoding="utf-8")
+    write_section(DOCUMENT, "bits", compose_table(results))
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     batches = sorted({result["batch_size"] for result in results})

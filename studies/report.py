@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from benchmarks.table import write_section
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -48,13 +50,9 @@ def read_run(file: Path) -> Result | None:
 
 def write_tables(results: Sequence[Result]) -> None:
     """Put the tables of these results between their markers."""
-    text = DOCUMENT.read_text(encoding="utf-8")
     for preset in dict.fromkeys(result["preset"] for result in results):
         table = compose_table([result for result in results if result["preset"] == preset])
-        begin = f"<!-- {preset} -->\n"
-        start = text.index(begin) + len(begin)
-        text = f"{text[:start]}{table}\n{text[text.index('<!-- end -->', start) :]}"
-    DOCUMENT.write_text(text, encoding="utf-8")
+        write_section(DOCUMENT, preset, table)
 
 
 def compose_table(results: Sequence[Result]) -> str:

@@ -25,20 +25,25 @@ from pol_abci.abci.generated.crypto import proof_pb2
 from pol_abci.app.snapshot import get_listed_heights
 from pol_abci.app.standstill import compute_block_age_ms, explain_standstill
 from pol_abci.client.chain import HISTORY_LIMIT, HISTORY_PATH, STATUS_PATH
-from pol_abci.client.holdings import HOLDINGS_PATH, find_holdings
+from pol_abci.client.holdings import HOLDINGS_PATH, STATE_PATH, Holdings, MaturingReward
 from pol_abci.client.sending import ACCOUNT_PATH
 from pol_abci.rules import keys
 from pol_abci.rules.address import ADDRESS_BYTES
 from pol_abci.rules.difficulty import compute_difficulty
 from pol_abci.rules.errors import PolError
+from pol_abci.rules.ledger import find_maturing_rewards
 from pol_abci.rules.merkle import encode_value
-from pol_abci.rules.params import PROTOCOL_VERSION, Address
+from pol_abci.rules.params import PROTOCOL_VERSION, Address, Amount
+from pol_abci.rules.shares import find_slots
+from pol_abci.rules.transition import get_head
 from pol_abci.store.errors import HeightUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pol_abci.app.replica import Replica
+    from pol_abci.rules.params import Params
+    from pol_abci.rules.state import StateReader
     from pol_abci.store.snapshots import SnapshotFolder
     from pol_abci.store.store import Answer
 
@@ -78,7 +83,7 @@ class Info:
         self._replica = replica
         self._snapshots = snapshots
         self._paths: dict[str, Callable[[abci.RequestQuery], abci.ResponseQuery]] = {
-            "/store/state/key": self._query_state,
+            STATE_PATH: self._query_state,
             "/store/weights/key": self._query_chunk,
             ACCOUNT_PATH: self._query_account,
             HOLDINGS_PATH: self._query_holdings,
@@ -218,6 +223,20 @@ class Info:
             "size_all": verifier.size_all,
             "snapshot_height": next(iter(get_listed_heights(self._snapshots, replica.store)), None),
         }
+
+
+def find_holdings(state: StateReader, params: Params, address: Address) -> Holdings:
+    """What a node answers of a state, which has its genesis."""
+    generation, maturity = get_head(state).generation, params.ledger.maturity_generations
+    rewards = find_maturing_rewards(state, params.ledger, generation, address)
+    return Holdings(
+        generation=generation,
+        rewards=tuple(
+            MaturingReward(amount=Amount(amount), generation=minted + maturity)
+            for minted, amount in rewards.items()
+        ),
+        slots=len(find_slots(state, params.shares, address)),
+    )
 
 
 def _nothing_committed() -> HeightNotServed:

@@ -101,8 +101,7 @@ async def get_chain_status(rpc: RpcClient) -> ChainStatus:
     RpcError, NodeUnreachable
         When it does not say.
     """
-    answer = await rpc.abci_query(STATUS_PATH, b"")
-    check_answer(rpc, STATUS_PATH, answer)
+    answer = await query_application(rpc, STATUS_PATH, b"")
     try:
         content = json.loads(answer.value, parse_constant=_refuse_constant)
         if content["height"] == 0:
@@ -125,18 +124,27 @@ async def get_history(rpc: RpcClient, first: int) -> tuple[GenerationRecord, ...
     RpcError, NodeUnreachable
         When it does not say, or the answer is none.
     """
-    answer = await rpc.abci_query(HISTORY_PATH, first.to_bytes(8, "big"))
-    check_answer(rpc, HISTORY_PATH, answer)
+    answer = await query_application(rpc, HISTORY_PATH, first.to_bytes(8, "big"))
     try:
         return tuple(GenerationRecord.decode(record) for record in _split(answer.value))
     except MalformedRecord as error:
         raise UnexpectedAnswer(f"{rpc.url} sent a history that cannot be read: {error}") from error
 
 
-def check_answer(rpc: RpcClient, path: str, answer: QueryAnswer) -> None:
-    """Raise `RpcError` with the application's own words when it refused a query."""
+async def query_application(
+    rpc: RpcClient, path: str, data: bytes, *, prove: bool = False
+) -> QueryAnswer:
+    """Ask a node's application.
+
+    Raises
+    ------
+    RpcError, NodeUnreachable
+        When it refuses, with its own words, or does not answer.
+    """
+    answer = await rpc.abci_query(path, data, prove=prove)
     if answer.code != CODE_OK:
         raise RpcError(f"the application behind {rpc.url} refused {path}: {answer.log}")
+    return answer
 
 
 def _split(content: bytes) -> list[bytes]:

@@ -10,22 +10,18 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pol_abci.client.chain import check_answer
+from pol_abci.client.chain import query_application
 from pol_abci.client.rpc_errors import UnexpectedAnswer
 from pol_abci.rules import keys
 from pol_abci.rules.address import compute_consensus_address
 from pol_abci.rules.codec import Account, Liveness, ValidatorSet
 from pol_abci.rules.errors import MalformedRecord
-from pol_abci.rules.ledger import find_maturing_rewards
 from pol_abci.rules.liveness import count_missed
 from pol_abci.rules.params import Amount
-from pol_abci.rules.shares import find_slots
-from pol_abci.rules.transition import get_head
 
 if TYPE_CHECKING:
     from pol_abci.client.rpc import RpcClient
-    from pol_abci.rules.params import Address, Params
-    from pol_abci.rules.state import StateReader
+    from pol_abci.rules.params import Address
 
 HOLDINGS_PATH = "/holdings"
 STATE_PATH = "/store/state/key"
@@ -85,20 +81,6 @@ class Holdings:
         )
 
 
-def find_holdings(state: StateReader, params: Params, address: Address) -> Holdings:
-    """What a node answers of a state, which has its genesis."""
-    generation, maturity = get_head(state).generation, params.ledger.maturity_generations
-    rewards = find_maturing_rewards(state, params.ledger, generation, address)
-    return Holdings(
-        generation=generation,
-        rewards=tuple(
-            MaturingReward(amount=Amount(amount), generation=minted + maturity)
-            for minted, amount in rewards.items()
-        ),
-        slots=len(find_slots(state, params.shares, address)),
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """An account's validator after block `height`.
@@ -133,7 +115,7 @@ async def get_holdings(rpc: RpcClient, address: Address) -> Holdings:
         When the node does not say.
     """
     try:
-        return Holdings.decode(await _query(rpc, HOLDINGS_PATH, address))
+        return Holdings.decode((await query_application(rpc, HOLDINGS_PATH, address)).value)
     except MalformedRecord as error:
         raise _call_foreign(rpc, error) from error
 
@@ -148,10 +130,10 @@ async def get_standing(rpc: RpcClient, address: Address) -> Standing:
     """
     height, voting = await _get_voting_powers(rpc)
     try:
-        account = Account.decode(await _query(rpc, STATE_PATH, keys.account(address)))
-        chosen = ValidatorSet.decode(await _query(rpc, STATE_PATH, keys.validators())).validators
+        account = Account.decode(await _read(rpc, keys.account(address)))
+        chosen = ValidatorSet.decode(await _read(rpc, keys.validators())).validators
         consensus_address = compute_consensus_address(account.consensus_key)
-        counted = await _query(rpc, STATE_PATH, keys.liveness(consensus_address))
+        counted = await _read(rpc, keys.liveness(consensus_address))
         liveness = Liveness.decode(counted)
     except MalformedRecord as error:
         raise _call_foreign(rpc, error) from error
@@ -168,11 +150,9 @@ async def get_standing(rpc: RpcClient, address: Address) -> Standing:
     )
 
 
-async def _query(rpc: RpcClient, path: str, data: bytes) -> bytes:
-    """Return the newest value, empty where there is none."""
-    answer = await rpc.abci_query(path, data)
-    check_answer(rpc, path, answer)
-    return answer.value
+async def _read(rpc: RpcClient, key: bytes) -> bytes:
+    """Return the newest value under a state key, empty where there is none."""
+    return (await query_application(rpc, STATE_PATH, key)).value
 
 
 async def _get_voting_powers(rpc: RpcClient) -> tuple[int, dict[bytes, int]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from pol_abci.client.chain import ChainNotBegun, check_answer
+from pol_abci.client.chain import ChainNotBegun, query_application
 from pol_abci.client.rpc_errors import RpcError
 from pol_abci.rules import keys
 from pol_abci.rules.codec import Account, Head
@@ -125,8 +125,7 @@ class LightClient:
     async def _ask(self, store: bytes, key: bytes) -> tuple[QueryAnswer, BlockHeader]:
         """Ask for a value as of the newest provable height; also the header that proves it."""
         path = f"/store/{store.decode()}/key"
-        answer = await self._rpc.abci_query(path, key, prove=True)
-        check_answer(self._rpc, path, answer)
+        answer = await query_application(self._rpc, path, key, prove=True)
         if answer.height < FIRST_PROVING_HEIGHT - 1:
             raise InvalidProof(f"{self._rpc.url} answered as of height {answer.height}")
         return answer, await self._get_header(answer.height + 1)

@@ -25,10 +25,10 @@ _MISSING = object()
 
 def unwrap(url: str, method: str, answer: Any) -> Any:
     """Return the result in a JSON-RPC answer, or raise the error in it."""
-    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or (answer.get("error") is None and "result" not in answer):
+        raise UnexpectedAnswer(f"{url} answered {method} with JSON that is not JSON-RPC")
+    error = answer.get("error")
     if error is None:
-        if not isinstance(answer, dict) or "result" not in answer:
-            raise UnexpectedAnswer(f"{url} answered {method} with JSON that is not JSON-RPC")
         return answer["result"]
     if not isinstance(error, dict):
         raise UnexpectedAnswer(f"{url} answered {method} with an error that is not JSON-RPC")

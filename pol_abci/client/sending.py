@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
-from pol_abci.client.chain import check_answer
+from pol_abci.client.chain import query_application
 from pol_abci.client.refusals import explain_refusal
 from pol_abci.client.rpc_errors import NodeUnreachable, RpcError, TxInCache, UnexpectedAnswer
 from pol_abci.client.tx_index import IndexDisabled, find_tx
@@ -53,8 +53,7 @@ async def get_pending_account(rpc: RpcClient, address: Address) -> Account:
     RpcError, NodeUnreachable
         When the node does not say.
     """
-    answer = await rpc.abci_query(ACCOUNT_PATH, address)
-    check_answer(rpc, ACCOUNT_PATH, answer)
+    answer = await query_application(rpc, ACCOUNT_PATH, address)
     try:
         return Account.decode(answer.value)
     except MalformedRecord as error:

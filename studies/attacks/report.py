@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.table import find_section, write_section
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 _SCRIPT = re.compile(r"\| `studies/attacks/(\w+)\.py` \|$")
 
@@ -23,13 +25,10 @@ class Row:
 
 def write_rows(script: str, rows: list[Row], document: Path = DOCUMENT) -> None:
     """Put a script's rows in the place of its old ones; each table stays in order of scripts."""
-    text = document.read_text(encoding="utf-8")
     for table in dict.fromkeys(row.table for row in rows):
-        begin, end = f"<!-- {table} -->\n", "<!-- end -->"
-        start = text.index(begin) + len(begin)
-        stop = text.index(end, start)
+        text = document.read_text(encoding="utf-8")
         # The first two lines are the table's head.
-        head, rule, *lines = text[start:stop].splitlines()
+        head, rule, *lines = text[find_section(text, table)].splitlines()
         by_script: dict[str, list[str]] = {}
         for line in lines:
             found = _SCRIPT.search(line)
@@ -41,5 +40,4 @@ def write_rows(script: str, rows: list[Row], document: Path = DOCUMENT) -> None:
             if row.table == table
         ]
         body = [line for name in sorted(by_script) for line in by_script[name]]
-        text = text[:start] + "\n".join((head, rule, *body, "")) + text[stop:]
-    document.write_text(text, encoding="utf-8")
+        write_section(document, table, "\n".join((head, rule, *body)))

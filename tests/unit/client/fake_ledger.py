@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from pol_abci.client.holdings import HOLDINGS_PATH, find_holdings
+from pol_abci.app.info import find_holdings
+from pol_abci.client.holdings import HOLDINGS_PATH
 from pol_abci.client.keys import AccountKey
 from pol_abci.client.rpc import RpcClient
 from pol_abci.rules import keys

@@ -31,17 +31,16 @@ async def test_validators_without_end_are_left(shown: int, asked: int, words: st
     assert len(pages) == asked
 
 
-@pytest.mark.parametrize("data", [b"", bytes(15), bytes(24)])
-async def test_holdings_that_cannot_be_read_are_the_nodes_fault(data: bytes) -> None:
+@pytest.mark.parametrize("told", [b"", bytes(15), bytes(24)])
+async def test_holdings_that_cannot_be_read_are_the_nodes_fault(told: bytes) -> None:
     class Strange(FakeLedger):
         def rpc_abci_query(self, path: str, data: str, prove: bool) -> Any:
             answer = super().rpc_abci_query(path, data, prove)
             answer["response"]["value"] = encode(told)
             return answer
 
-    told = data
     async with Strange().client() as rpc:
-        with pytest.raises(UnexpectedAnswer, match=f"{len(data)} bytes are not holdings"):
+        with pytest.raises(UnexpectedAnswer, match=f"{len(told)} bytes are not holdings"):
             await get_holdings(rpc, key_of("alice").address)
 
 
